@@ -1,0 +1,52 @@
+"""The cross-entropy library for PyTorch: exact, drop-in, explained.
+
+The door: every public name, nothing else. Names load on first use (PEP 562), so that ``xent --help``
+does not wait for torch; `tests/test_door.py` keeps the two lists below equal.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import ArgumentError as ArgumentError
+    from .errors import DeviceError as DeviceError
+    from .errors import DimError as DimError
+    from .errors import DtypeError as DtypeError
+    from .errors import FileError as FileError
+    from .errors import LayoutError as LayoutError
+    from .errors import OptionError as OptionError
+    from .errors import ShapeError as ShapeError
+    from .errors import TargetError as TargetError
+    from .errors import XentError as XentError
+    from .functional import cross_entropy as cross_entropy
+    from .functional import log_softmax as log_softmax
+    from .functional import nll_loss as nll_loss
+    from .functional import softmax as softmax
+    from .modules import CrossEntropyLoss as CrossEntropyLoss
+    from .modules import LogSoftmax as LogSoftmax
+    from .modules import NLLLoss as NLLLoss
+    from .modules import Softmax as Softmax
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "errors": (
+        "ArgumentError DeviceError DimError DtypeError FileError LayoutError OptionError ShapeError TargetError "
+        "XentError"
+    ),
+    "functional": "cross_entropy log_softmax nll_loss softmax",
+    "modules": "CrossEntropyLoss LogSoftmax NLLLoss Softmax",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'xent' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOME_OF, "__version__"])

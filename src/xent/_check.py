@@ -1,0 +1,220 @@
+"""Every question asked of the caller, once, at the door; below it, arguments are already true.
+
+A question that only values can answer (is every label a class?) is asked where the values are
+first read, inside the op, by :func:`labels`: so it is answered under torch.compile and vmap too.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ArgumentError, DeviceError, DimError, DtypeError, LayoutError, OptionError, ShapeError, TargetError
+
+LOGITS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+INTEGERS = (
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def tensor(name: str, value: Any) -> None:
+    """`value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise ArgumentError(
+            f"{name} must be a torch.Tensor, got {type(value).__name__}.\n  Pass torch.as_tensor({name})."
+        )
+
+
+def logits(name: str, value: Any) -> None:
+    """`value` is a dense tensor of a float dtype that the kernels read."""
+    tensor(name, value)
+    if value.dtype not in LOGITS:
+        raise DtypeError(
+            f"{name} has dtype {value.dtype}; the loss is defined for float64, float32, bfloat16 and float16.\n"
+            f"  {_dtype_cure(name, value.dtype)}"
+        )
+    dense(name, value)
+
+
+def dense(name: str, value: Tensor) -> None:
+    """`value` is strided: not sparse, not nested."""
+    if value.layout is not torch.strided:
+        cure = f"{name}.values()" if value.layout is torch.jagged else f"{name}.to_dense()"
+        raise LayoutError(f"{name} has layout {value.layout}; expected a strided tensor.\n  Pass {cure}.")
+
+
+def _dtype_cure(name: str, dtype: torch.dtype) -> str:
+    if dtype.is_complex:
+        return f"Complex logits have no order, so no peak: pass {name}.real or {name}.abs()."
+    if dtype.is_floating_point:
+        return f"Eight bits and less are storage formats: pass {name}.to(torch.bfloat16)."
+    return f"Were the arguments swapped? Otherwise pass {name}.float()."
+
+
+def reduction(value: Any) -> str:
+    """One of torch's three reductions."""
+    if value not in REDUCTIONS:
+        raise OptionError(f"{value!r} is not a valid value for reduction; expected one of {', '.join(REDUCTIONS)}.")
+    return value
+
+
+def ignore_index(value: Any) -> int:
+    """One integer; torch has no way to say "none", and neither have we."""
+    if isinstance(value, Tensor) and value.ndim == 0 and value.dtype in INTEGERS:
+        return int(value)
+    if not isinstance(value, int):
+        raise ArgumentError(
+            f"ignore_index must be an int, got {type(value).__name__} ({value!r}).\n"
+            "  To ignore nothing, leave it at -100; to ignore several labels, map them to one first."
+        )
+    return int(value)
+
+
+def label_smoothing(value: Any) -> float:
+    """A share of the target, 0 to 1; torch lets -0.1 and nan pass as 0."""
+    if isinstance(value, str) or not isinstance(value, (int, float, Tensor)):
+        raise ArgumentError(f"label_smoothing must be a float, got {type(value).__name__} ({value!r}).")
+    share = float(value)
+    if math.isnan(share) or not 0.0 <= share <= 1.0:
+        raise OptionError(
+            f"label_smoothing must be between 0.0 and 1.0, got {value}.\n"
+            "  It is the share of the target spread evenly over all classes; 0.1 is usual."
+        )
+    return share
+
+
+def dim(value: Any, ndim: int) -> int:
+    """A dimension of the tensor, counted from the front."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ArgumentError(f"dim must be an int, got {type(value).__name__} ({value!r}).")
+    span = max(ndim, 1)
+    if not -span <= value < span:
+        raise DimError(f"dim {value} is out of range: a tensor of {ndim} dimensions has dims {-span} ... {span - 1}.")
+    return value % span
+
+
+def class_weight(weight: Any, input: Tensor) -> None:
+    """One weight a class, or none at all."""
+    if weight is None:
+        return
+    tensor("weight", weight)
+    if weight.dtype.is_complex:
+        raise DtypeError(f"weight has dtype {weight.dtype}; expected real numbers, one a class.")
+    classes = input.shape[_class_dim(input)]
+    if weight.shape != (classes,):
+        raise ShapeError(
+            f"weight has shape {tuple(weight.shape)}; expected ({classes},), one for each class of logits of shape "
+            f"{tuple(input.shape)}.\n  weight re-balances classes; to weight rows, take reduction='none' and multiply."
+        )
+    same_device(input, weight, "weight")
+
+
+def same_device(input: Tensor, other: Tensor, name: str) -> None:
+    """Both tensors live in the same place; torch reads garbage from a meta tensor it takes for a CPU one."""
+    if other.device != input.device:
+        raise DeviceError(
+            f"input is on {input.device} and {name} on {other.device}; expected one device.\n"
+            f"  Pass {name}.to(input.device)."
+        )
+
+
+def _class_dim(input: Tensor) -> int:
+    return 0 if input.ndim == 1 else 1
+
+
+def loss(input: Any, target: Any, weight: Any, name: str = "input") -> None:
+    """Logits or log-probabilities, target and class weights belong together."""
+    logits(name, input)
+    tensor("target", target)
+    if input.ndim == 0:
+        raise ShapeError(f"{name} has no dimensions; expected (V,), (N, V) or (N, V, d1, ..., dK).")
+    same_device(input, target, "target")
+    class_weight(weight, input)
+
+
+def probabilities(input: Tensor, target: Tensor, ignored: int) -> None:
+    """A target of the logits' own shape is a distribution over the classes."""
+    if not target.dtype.is_floating_point:
+        raise DtypeError(
+            f"target has the shape of the logits, {tuple(target.shape)}, and dtype {target.dtype}: class probabilities "
+            f"must be floats.\n  If it is one-hot, pass target.argmax({_class_dim(input)}) (labels, faster) or "
+            "target.float() (probabilities)."
+        )
+    if ignored >= 0:
+        raise OptionError(
+            f"ignore_index={ignored} has no meaning for class probabilities, which carry no label to compare with.\n"
+            "  Leave it out, and give the rows to ignore a target of zeros."
+        )
+
+
+def indices(input: Tensor, target: Tensor) -> None:
+    """Labels: integers, one for each row of the logits."""
+    at = _class_dim(input)
+    want = input.shape[:at] + input.shape[at + 1 :]
+    if target.shape != want and not (input.ndim == 1 and target.shape == (1,)):
+        raise ShapeError(_shape_complaint(input, target, tuple(want)))
+    if target.dtype not in INTEGERS:
+        raise DtypeError(
+            f"target has dtype {target.dtype}; labels must be integers (any width, signed or not).\n"
+            f"  Pass target.long(); class probabilities need the shape of the logits, {tuple(input.shape)}."
+        )
+
+
+def _shape_complaint(input: Tensor, target: Tensor, want: tuple[int, ...]) -> str:
+    got, whole, at = tuple(target.shape), tuple(input.shape), _class_dim(input)
+    text = (
+        f"target of shape {got} does not fit logits of shape {whole}.\n"
+        f"  Labels need {want}; class probabilities need {whole}.\n  "
+    )
+    if got == (*whole[:1], 1, *whole[2:]):
+        return text + f"One dimension too many: pass target.squeeze({at})."
+    if input.ndim > 2 and got == whole[:-1]:
+        return text + f"The classes are on dim {at}; if yours come last, pass input.movedim(-1, 1)."
+    if input.ndim > 2 and math.prod(got) == math.prod(want):
+        return text + f"The number of labels is right: pass target.reshape({want})."
+    if got[:1] != want[:1]:
+        return text + f"The batches differ: {want[0] if want else 1} rows of logits, {got[0] if got else 1} of labels."
+    return text + f"The classes are on dim {at}; every other dimension of the target is that of the logits."
+
+
+def labels(target: Tensor, classes: int, ignored: int) -> Tensor:
+    """The labels as int64, with -1 where one is ignored; refuses what is not a class.
+
+    The comparison with `ignored` is made on the values, never after a wrap-around: a uint8 label
+    156 is not -100, and a uint64 label 2**64 - 100 is not either.
+    """
+    index = target.to(torch.int64)
+    kept = index != ignored
+    wrong = kept & ((index < 0) | (index >= classes))
+    if target.dtype is torch.uint64:  # beyond 2**63 - 1 the conversion wraps
+        wrong, kept = wrong | (index < 0), kept | (index < 0)
+    if wrong.any():
+        raise TargetError(_label_complaint(target, wrong, classes))
+    return index.where(kept, -1)
+
+
+def _label_complaint(target: Tensor, wrong: Tensor, classes: int) -> str:
+    where = wrong.nonzero()
+    values = target.to("cpu")[tuple(where.to("cpu").T)].tolist() if target.ndim else [target.item()]
+    first = [f"target[{', '.join(map(str, at))}] = {v}" for at, v in zip(where[:5].tolist(), values, strict=False)]
+    shown = ", ".join(first) + (", ..." if len(values) > 5 else "") if target.ndim else f"target = {values[0]}"
+    count, total = len(values), target.numel()
+    span = f"classes are 0 ... {classes - 1}" if classes else "there are no classes"
+    if all(v == classes for v in values):
+        cure = f"Every one is {classes}: are the labels counted from 1? Pass target - 1, or one more logit."
+    elif all(v == 255 for v in values):
+        cure = "Every one is 255, the usual void label of segmentation maps: pass ignore_index=255."
+    elif all(v < 0 for v in values):
+        cure = f"Negative labels mark padding: pass ignore_index={values[0]}, or fix the labels."
+    else:
+        cure = "A tokenizer larger than the model, or a padding id? Pass ignore_index=..., or fix the labels."
+    return f"{shown}: not a class ({span}); {count:,} of {total:,} targets out of range.\n  {cure}"

@@ -1,0 +1,58 @@
+"""The functions a backend owes, and their meaning. `reference` is the definition of right.
+
+Shapes: rows are ``(outer, V, inner)`` of float64, float32, bfloat16 or float16, any strides; facts
+and factors are float64, ``(outer, inner)``. A target is either labels, of any integer dtype with
+``outer * inner`` elements in any shape, or an attraction of the shape of the rows, any float dtype.
+
+A backend keeps these promises, and `tests/backends` holds it to them:
+
+* the numbers of `docs/design/numerics.md`, as `reference` gives them;
+* the same bits for any number of threads, for a row alone or in a batch, for any strides;
+* a label that is not a class raises TargetError; a zero factor or attraction leaves its term out;
+* nothing is written but what is returned.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..summary import RowSummary
+
+
+class Backend(Protocol):
+    """What a backend module has."""
+
+    name: str
+
+    def serves(self, device: torch.device) -> str | None:
+        """None if tensors on `device` can be served here, else why not."""
+        ...
+
+    def row_summary(
+        self, rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool
+    ) -> RowSummary:
+        """Facts about each row; `mix` only when `mixed`."""
+        ...
+
+    def row_grad(
+        self,
+        rows: Tensor,
+        target: Tensor,
+        class_weight: Tensor | None,
+        ignore_index: int,
+        peak: Tensor,
+        rest: Tensor,
+        hard: Tensor,
+        smooth: Tensor | None,
+    ) -> Tensor:
+        """``hard (mass p_j - a_j) + smooth (sum(w) p_j - w_j)``, in the dtype of the rows."""
+        ...
+
+    def softmax(self, rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """``p`` or ``log p`` in `dtype`, and the facts `peak` and `rest`."""
+        ...
+
+    def softmax_grad(self, rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:
+        """``p_j (g_j - sum_k p_k g_k)``, in the dtype of the rows."""
+        ...

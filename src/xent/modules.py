@@ -1,0 +1,115 @@
+"""The losses as modules: subclasses of torch.nn's own, so that ``isinstance`` tests elsewhere hold."""
+
+from torch import Tensor, nn
+
+from . import _check, functional
+
+
+class Softmax(nn.Softmax):
+    """:func:`xent.softmax` over `dim` as a module.
+
+    Example:
+        >>> xent.Softmax(dim=1)(torch.tensor([[0.0, 0.0]]))
+        tensor([[0.5000, 0.5000]])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.softmax(input, self.dim, _stacklevel=5)
+
+
+class LogSoftmax(nn.LogSoftmax):
+    """:func:`xent.log_softmax` over `dim` as a module.
+
+    Example:
+        >>> xent.LogSoftmax(dim=1)(torch.tensor([[0.0, 0.0]]))
+        tensor([[-0.6931, -0.6931]])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.log_softmax(input, self.dim, _stacklevel=5)
+
+
+class NLLLoss(nn.NLLLoss):
+    """:func:`xent.nll_loss` as a module; options are refused here, at construction, not at the first batch.
+
+    Raises:
+        OptionError: an unknown reduction. ArgumentError: `weight` is no tensor, `ignore_index` no int.
+
+    Example:
+        >>> xent.NLLLoss(ignore_index=255)
+        NLLLoss(ignore_index=255, reduction='mean')
+    """
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        _validate(weight, ignore_index, reduction)
+        super().__init__(weight, size_average, ignore_index, reduce, reduction)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functional.nll_loss(
+            input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction
+        )
+
+    def extra_repr(self) -> str:
+        return _configuration(self.weight, self.ignore_index, self.reduction)
+
+
+class CrossEntropyLoss(nn.CrossEntropyLoss):
+    """:func:`xent.cross_entropy` as a module; options are refused here, at construction, not at the first batch.
+
+    Raises:
+        OptionError: an unknown reduction, smoothing outside 0 ... 1.
+        ArgumentError: `weight` is no tensor, `ignore_index` no int, `label_smoothing` no number.
+
+    Example:
+        >>> loss = xent.CrossEntropyLoss(label_smoothing=0.1)
+        >>> loss
+        CrossEntropyLoss(ignore_index=-100, reduction='mean', label_smoothing=0.1)
+        >>> loss(torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([0]))
+        tensor(0.5137)
+    """
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        _validate(weight, ignore_index, reduction)
+        label_smoothing = _check.label_smoothing(label_smoothing)
+        super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            input,
+            target,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def extra_repr(self) -> str:
+        text = _configuration(self.weight, self.ignore_index, self.reduction)
+        return f"{text}, label_smoothing={self.label_smoothing}"
+
+
+def _validate(weight: Tensor | None, ignore_index: int, reduction: str) -> None:
+    if weight is not None:
+        _check.tensor("weight", weight)
+    _check.ignore_index(ignore_index)
+    _check.reduction(reduction)
+
+
+def _configuration(weight: Tensor | None, ignore_index: int, reduction: str) -> str:
+    weighted = "" if weight is None else f"weight=({weight.numel()} classes, {weight.dtype}), "
+    return f"{weighted}ignore_index={ignore_index}, reduction={reduction!r}"

@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._explain import Derivation as Derivation
+    from ._explain import explain as explain
     from .errors import ArgumentError as ArgumentError
     from .errors import DeviceError as DeviceError
     from .errors import DimError as DimError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "_explain": "Derivation explain",
     "errors": (
         "ArgumentError DeviceError DimError DtypeError FileError LayoutError OptionError ShapeError TargetError "
         "XentError"

@@ -38,7 +38,7 @@ class OptionError(XentError, ValueError, RuntimeError):
 
 
 class DeviceError(XentError, RuntimeError):
-    """Tensors on different devices (torch: ``RuntimeError``)."""
+    """Tensors on different devices, or on one that no backend serves (torch: ``RuntimeError``)."""
 
 
 class FileError(XentError, OSError):

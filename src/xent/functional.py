@@ -93,7 +93,7 @@ def nll_loss(
         ShapeError: `target` or `weight` does not fit `input`.
         DtypeError, ArgumentError, OptionError, DeviceError: as :func:`cross_entropy`.
 
-    Source: the second source notebook, cell 12.
+    Source: the picked log-probability of ``notebooks/the_formula.md``.
 
     Example:
         >>> log_p = xent.log_softmax(torch.tensor([[2.0, 1.0, 0.1]]), dim=1)
@@ -148,13 +148,14 @@ def cross_entropy(
         OptionError: an unknown reduction, smoothing outside 0 ... 1, `ignore_index` with probabilities.
         ArgumentError: not a tensor, or not a number. DeviceError: two devices.
 
-    Source: both source notebooks; the smoothing of Szegedy et al., *Rethinking the Inception architecture* (2016).
+    Source: ``notebooks/from_softmax_to_cross_entropy.md``; the smoothing of Szegedy et al., *Rethinking the
+    Inception architecture for computer vision* (2016).
 
     Example:
         >>> logits = torch.tensor([[20.0, 0.0]], requires_grad=True)
         >>> loss = xent.cross_entropy(logits, torch.tensor([0]))
         >>> loss.item()
-        2.0611536921092352e-09
+        2.06115369216775e-09
         >>> torch.autograd.grad(loss, logits)
         (tensor([[-2.0612e-09,  2.0612e-09]]),)
 

@@ -4,6 +4,7 @@ from types import ModuleType
 
 import torch
 
+from ..errors import DeviceError
 from . import reference
 
 TABLE: tuple[ModuleType, ...] = (reference,)
@@ -11,7 +12,11 @@ TABLE: tuple[ModuleType, ...] = (reference,)
 
 def choose(device: torch.device) -> ModuleType:
     """The backend for tensors on `device`."""
-    return next(backend for backend in TABLE if backend.serves(device) is None)
+    for backend in TABLE:
+        if backend.serves(device) is None:
+            return backend
+    reasons = "".join(f"\n  {name:<10} {reason}" for name, reason in refusals(device).items())
+    raise DeviceError(f"no backend serves {device}:{reasons}\n  Move the tensors to the CPU: logits.cpu().")
 
 
 def refusals(device: torch.device) -> dict[str, str | None]:

@@ -1,0 +1,191 @@
+"""The command line: `xent explain`, `xent info`.
+
+Torch is imported by the commands, never here, so that `--help` answers at once. Exit codes: 0 fine,
+1 a threshold missed, 2 wrong usage, 3 unreadable or invalid data.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ._explain import Derivation
+
+THRESHOLD_MISSED = 1
+INVALID_DATA = 3
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from . import __version__
+
+        click.echo(f"xent {__version__}")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+def main() -> None:
+    """Cross-entropy for PyTorch: exact, drop-in, explained."""
+
+
+@main.command()
+@click.argument("files", metavar="FILE [TARGET]", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--target", type=click.Path(path_type=Path), help="The file of the target, if it has its own.")
+@click.option("--target-column", metavar="NAME", help="Column of a .csv with the label; otherwise the last.")
+@click.option("--row", "rows", type=int, multiple=True, help="Row to show; may be repeated. Otherwise the worst.")
+@click.option("--top", type=click.IntRange(min=0), help="Classes to show a row.")
+@click.option("--ignore-index", type=int, default=-100, show_default=True, help="Label of rows to leave out.")
+@click.option("--label-smoothing", type=float, default=0.0, show_default=True, help="Share spread over all classes.")
+@click.option("--reduction", type=click.Choice(["mean", "sum", "none"]), default="mean", show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16"]), help="Round the logits first."
+)
+@click.option("--labels", type=click.Path(path_type=Path), help="Class names: one a line, or a JSON list.")
+@click.option("--max-loss", type=float, help="Exit with 1 if the loss is higher.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+@click.option("--no-color", is_flag=True, help="Plain text on a terminal too.")
+def explain(
+    files: tuple[Path, ...],
+    target: Path | None,
+    target_column: str | None,
+    rows: tuple[int, ...],
+    dtype: str | None,
+    labels: Path | None,
+    max_loss: float | None,
+    as_json: bool,
+    no_color: bool,
+    **options: Any,
+) -> None:
+    """How a loss comes about, on your own logits and targets.
+
+    FILE is .npz or .safetensors (arrays logits and target, weight if any), .npy (the target in a second
+    file), or .csv (a row a line, the label in the last column or in one named target or label).
+    """
+    if len(files) + (target is not None) > 2:
+        raise click.UsageError("one file of logits, and at most one of targets.")
+    if max_loss is not None and options["reduction"] == "none":
+        raise click.UsageError("--max-loss wants one loss: --reduction mean or sum.")
+    logits, target = files[0], target or (files[1] if len(files) == 2 else None)
+    with _invalid_data():
+        derivation = _explained(logits, target, target_column, dtype, labels, rows=list(rows) or None, **options)
+    _show(derivation, as_json, no_color)
+    if max_loss is not None and not (derivation.loss is not None and derivation.loss <= max_loss):
+        click.echo(f"loss {derivation.loss:.6g} is not at most {max_loss:g}", err=True)
+        sys.exit(THRESHOLD_MISSED)
+
+
+def _explained(
+    logits: Path, target: Path | None, column: str | None, dtype: str | None, labels: Path | None, **options: Any
+) -> "Derivation":
+    import torch
+
+    from ._explain import files, walk
+
+    stored = files.read(logits, target, column)
+    rounded = stored.logits if dtype is None else stored.logits.to(getattr(torch, dtype))
+    names = files.names(labels) if labels is not None else stored.labels
+    return walk.explain(rounded, stored.target, stored.weight, labels=names, **options)
+
+
+@contextmanager
+def _invalid_data() -> Iterator[None]:
+    """What xent refuses is a message on stderr and exit code 3, never a traceback."""
+    from .errors import XentError
+
+    try:
+        yield
+    except XentError as reason:
+        click.echo(f"{type(reason).__name__}: {reason}", err=True)
+        sys.exit(INVALID_DATA)
+
+
+def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(derivation.to_dict(), allow_nan=False, ensure_ascii=False))
+        return
+    if sys.stdout.isatty() and not no_color and not os.environ.get("NO_COLOR"):
+        try:
+            from rich.console import Console
+        except ModuleNotFoundError:
+            pass
+        else:
+            return Console().print(derivation, soft_wrap=True)
+    click.echo(str(derivation))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the lines.")
+def info(as_json: bool) -> None:
+    """Versions, devices, and which backend serves what and why."""
+    facts = _info()
+    if as_json:
+        click.echo(json.dumps(facts, allow_nan=False))
+        return
+    for name, version in facts["versions"].items():
+        click.echo(f"{name:<12} {version or 'not installed'}")
+    click.echo(f"{'cpu':<12} {facts['cpu']['capability']}, {facts['cpu']['threads']} threads")
+    for device, served in facts["devices"].items():
+        click.echo(f"{device:<12} {served['name']}: served by {served['backend'] or 'none'}")
+        for backend, refusal in served["refusals"].items():
+            click.echo(f"{'':<12}   {backend}: {refusal or 'available'}")
+
+
+def _info() -> dict[str, Any]:
+    import platform
+
+    import torch
+
+    from . import __version__
+
+    cpu = {"capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    versions = {"xent": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "schema": "xent.info/1",
+        "versions": {**versions, **_extras()},
+        "cpu": cpu,
+        "devices": _devices(),
+    }
+
+
+def _extras() -> dict[str, str | None]:
+    """Optional packages and their versions, None where not installed."""
+    from importlib import metadata
+
+    found: dict[str, str | None] = {}
+    for package in ("rich", "numpy", "mpmath", "safetensors", "python-flint", "triton"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _devices() -> dict[str, dict[str, Any]]:
+    import torch
+
+    from . import backends
+
+    names = {"cpu": "this machine"}
+    names |= {f"cuda:{at}": torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())}
+    if torch.backends.mps.is_available():
+        names["mps"] = "Apple GPU"
+    return {
+        device: {
+            "name": name,
+            "backend": next((backend for backend, refusal in refusals.items() if refusal is None), None),
+            "refusals": refusals,
+        }
+        for device, name in names.items()
+        for refusals in [backends.refusals(torch.device(device))]
+    }
+
+
+if __name__ == "__main__":
+    main(prog_name="xent")

@@ -1,0 +1,203 @@
+"""The walk from logits to loss as data: plain numbers and words, nothing that holds on to a tensor.
+
+Numbers are float64, in nats, and follow the letters of `xent.summary`; the routes alone are computed
+in the dtype of the input. A renderer turns a `Derivation` into text and adds nothing to it.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+SCHEMA = "xent.explain/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One class of a row."""
+
+    index: int
+    label: str | None
+    rank: int
+    """1 + how many classes have a larger logit."""
+    logit: float
+    exponential: float
+    """``exp(z - peak)``."""
+    probability: float
+    log_probability: float
+    asked: float
+    """``a_j``: the row's loss is ``sum_j a_j (-log p_j)``; class weights and label smoothing are in it."""
+    gradient: float
+    """Of the reduced loss with respect to this logit (of the row's own loss where nothing is reduced)."""
+    target: bool
+    """The label, or the class that a distribution asks most of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The classes of a row that are not shown one by one, as one line."""
+
+    count: int
+    max_logit: float
+    exponentials: float
+    logsumexp: float
+    probability: float
+    asked: float
+    gradient: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the walk: what is computed, with which numbers, and why so."""
+
+    name: str
+    formula: str
+    substituted: str
+    value: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What an option (class weight, label smoothing, ignored row) adds to the loss of a row."""
+
+    name: str
+    formula: str
+    substituted: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. An ignored one is not looked at: its facts are those of a row of one class, all zero."""
+
+    position: int
+    """Of the row among all rows, counted in the order of the labels."""
+    index: tuple[int, ...]
+    """Of the row in the shape of the labels."""
+    target: int | None
+    """The label; for a distribution the class it asks most of, None if it asks nothing."""
+    ignored: bool
+    classes: int
+    peak: float
+    rest: float
+    """``sum exp(z_j - peak)`` without one occurrence of the peak; the row's mass is ``1 + rest``."""
+    logsumexp: float
+    loss: float
+    """Before the reduction."""
+    entries: tuple[Entry, ...]
+    others: Others | None
+    steps: tuple[Step, ...]
+    terms: tuple[Term, ...]
+
+    @property
+    def picked(self) -> Entry | None:
+        """The line of the target."""
+        return next((entry for entry in self.entries if entry.target), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """From the losses of the rows to the loss."""
+
+    name: str
+    rows: int
+    ignored: int
+    total: float
+    divisor: float
+    formula: str
+    """What the divisor is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One way to compute the same number, in the dtype of the input."""
+
+    name: str
+    value: float | None
+    error: float | None
+    """Signed, against the exact value; None where one of the two is not finite."""
+    ulps: float | None
+    """The size of `error` in units of the last place of the exact value in the route's dtype."""
+    status: str
+    """ok, inaccurate, underflow, overflow, nan or not applicable."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """The number that the routes are compared with."""
+
+    value: float
+    digits: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """Something that people get wrong, seen in these inputs."""
+
+    kind: str
+    text: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """How a loss comes about; `print` shows it, `to_dict` gives JSON."""
+
+    loss: float | None
+    """The reduced loss; None where nothing is reduced."""
+    shape: tuple[int, ...]
+    dtype: str
+    classes: int
+    soft: bool
+    weighted: bool
+    label_smoothing: float
+    ignore_index: int
+    rows: tuple[Row, ...]
+    selection: str
+    """Which rows these are."""
+    reduction: Reduction
+    exact: Exact
+    routes: tuple[Route, ...]
+    scope: str
+    """Which rows the routes and the exact value are taken over."""
+    cautions: tuple[Caution, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: a number that is not finite becomes the string "inf", "-inf" or "nan"."""
+        return {"schema": SCHEMA, **_plain(self)}
+
+    def __str__(self) -> str:
+        from .render import RENDERERS
+
+        return RENDERERS["text"](self)
+
+    def __repr__(self) -> str:
+        kind = f"{self.reduction.name} of {self.reduction.rows:,} × {self.classes:,} logits, {self.dtype}"
+        loss = "one loss a row" if self.loss is None else f"loss {self.loss:.10g} nats"
+        worst = max((row for row in self.rows if not row.ignored), key=_badness, default=None)
+        if worst is None:
+            return f"Derivation: {loss} ({kind})\n  no row to show"
+        at = ", ".join(map(str, worst.index))
+        return f"Derivation: {loss} ({kind})\n  worst row shown: [{at}], target {worst.target}, loss {worst.loss:.6g}"
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from .render import colour
+
+        return colour.lines(self)
+
+
+def _badness(row: Row) -> float:
+    return math.inf if math.isnan(row.loss) else row.loss
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value

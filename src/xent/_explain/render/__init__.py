@@ -1,0 +1,8 @@
+"""Renderers: functions from a Derivation to text. A new one is a file and a line in the table."""
+
+from collections.abc import Callable
+
+from ..derivation import Derivation
+from .text import text
+
+RENDERERS: dict[str, Callable[[Derivation], str]] = {"text": text}

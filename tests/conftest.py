@@ -1,0 +1,42 @@
+"""What every test and every doctest starts from."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import xent
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random numbers for a test, alone or among others."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def names_for_doctests(doctest_namespace):
+    doctest_namespace.update(torch=torch, F=F, xent=xent)
+
+
+@pytest.fixture
+def assert_within_ulps():
+    """Every element lies within so many ulp, of its own dtype and place, of what float64 gave."""
+    return _assert_within_ulps
+
+
+def _assert_within_ulps(got: torch.Tensor, want: torch.Tensor, allowed: float, noise: float = 1e-15) -> None:
+    """nan and inf must agree; `noise` is what float64 itself may be off by, for a largest element of 1."""
+    assert got.shape == want.shape
+    assert want.dtype is torch.float64
+    limit = torch.finfo(got.dtype)
+    rounded, have = want.to(got.dtype).double(), got.double()
+    special = ~rounded.isfinite() | (want.abs() > limit.max)
+    torch.testing.assert_close(have[special], rounded[special], rtol=0, atol=0, equal_nan=True)
+    have, want = have[~special], want[~special]
+    _, exponent = torch.frexp(want)
+    ulp = (limit.eps * 2.0 ** (exponent.double() - 1)).clamp_min(limit.tiny * limit.eps)
+    noise *= max(1.0, want.abs().max().item()) if want.numel() else 1.0
+    error = ((have - want).abs() - noise).clamp_min(0.0) / ulp
+    assert error.isfinite().all(), "not finite where the truth is"
+    worst = error.max().item() if error.numel() else 0.0
+    assert worst <= allowed, f"{worst:.3f} ulp of {got.dtype}, {allowed} allowed"

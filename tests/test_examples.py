@@ -1,0 +1,79 @@
+"""The examples run on small settings; what the README claims of them holds."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a script of the examples, as from the command line but in this process; what it printed."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    threads = torch.get_num_threads()
+
+    def main(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    with torch.random.fork_rng():
+        yield main
+    torch.set_num_threads(threads)
+
+
+def test_digits_trains_compares_and_explains(run):
+    out = run("digits.py", "--epochs", "6")
+    lines = {
+        line.split()[0]: line.split() for line in out.splitlines() if line.startswith(("xent", "torch", "difference"))
+    }
+    assert float(lines["xent"][1].rstrip("%")) > 85.0
+    assert lines["xent"][1] == lines["torch"][1]
+    assert abs(float(lines["difference"][1])) < 1e-5
+    assert "The costliest test image" in out
+    assert "█" in out
+    assert "the same number by every route" in out
+
+
+def test_collapse_starts_at_equal_points_and_draws_its_picture(run, tmp_path):
+    picture = tmp_path / "deep" / "collapse.svg"
+    out = run("softmax_collapse.py", "--steps", "40", "--every", "20", "--plot", str(picture))
+    torch_rows, xent_rows = (part.splitlines()[1:] for part in out.split("step")[1:3])
+    assert torch_rows[0].split()[1:4] == xent_rows[0].split()[1:4] == ["0.0%", "0.0%", "0.0"]
+    assert "</svg>" in picture.read_text()
+
+
+@pytest.mark.long
+def test_collapse_torch_loses_most_rows_and_drifts_and_xent_does_neither(run, tmp_path):
+    out = run("softmax_collapse.py", "--steps", "5000", "--every", "1000", "--plot", str(tmp_path / "collapse.svg"))
+    theirs, ours = (part.splitlines()[6].split() for part in out.split("step")[1:3])
+    assert theirs[0] == ours[0] == "5000"
+    assert float(theirs[2].rstrip("%")) > 80.0
+    assert float(ours[2].rstrip("%")) == 0.0
+    assert float(theirs[3]) < -500.0
+    assert abs(float(ours[3])) < 20.0
+
+
+def test_the_table_in_the_readme_is_the_one_that_proof_prints(run):
+    """torch's column may differ in a digit from processor to processor; the truth and ours may not."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown, printed = (
+        cells(part)
+        for part in (readme.split("<!-- proof:begin -->")[1].split("<!-- proof:end -->")[0], run("proof.py"))
+    )
+    assert len(shown) == 6
+    assert [(what, true, ours) for what, true, _, ours in shown] == [
+        (what, true, ours) for what, true, _, ours in printed
+    ]
+
+
+def cells(table):
+    """The rows of a Markdown table, without its head."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]

@@ -5,6 +5,9 @@ first read, inside the op, by :func:`labels`: so it is answered under torch.comp
 """
 
 import math
+import numbers
+import operator
+import warnings
 from typing import Any
 
 import torch
@@ -47,9 +50,13 @@ def logits(name: str, value: Any) -> None:
 
 def dense(name: str, value: Tensor) -> None:
     """`value` is strided: not sparse, not nested."""
+    if value.is_nested:
+        raise LayoutError(
+            f"{name} is a nested tensor ({value.layout}); expected a strided one.\n"
+            f"  Pass {name}.values(), all rows in one."
+        )
     if value.layout is not torch.strided:
-        cure = f"{name}.values()" if value.layout is torch.jagged else f"{name}.to_dense()"
-        raise LayoutError(f"{name} has layout {value.layout}; expected a strided tensor.\n  Pass {cure}.")
+        raise LayoutError(f"{name} has layout {value.layout}; expected a strided one.\n  Pass {name}.to_dense().")
 
 
 def _dtype_cure(name: str, dtype: torch.dtype) -> str:
@@ -61,7 +68,10 @@ def _dtype_cure(name: str, dtype: torch.dtype) -> str:
 
 
 def reduction(value: Any) -> str:
-    """One of torch's three reductions."""
+    """One of torch's three reductions, or its old name for the mean."""
+    if value == "elementwise_mean":
+        warnings.warn("reduction='elementwise_mean' is deprecated. Please use reduction='mean' instead.", stacklevel=3)
+        return "mean"
     if value not in REDUCTIONS:
         raise OptionError(f"{value!r} is not a valid value for reduction; expected one of {', '.join(REDUCTIONS)}.")
     return value
@@ -69,22 +79,32 @@ def reduction(value: Any) -> str:
 
 def ignore_index(value: Any) -> int:
     """One integer; torch has no way to say "none", and neither have we."""
-    if isinstance(value, Tensor) and value.ndim == 0 and value.dtype in INTEGERS:
-        return int(value)
-    if not isinstance(value, int):
+    index = _integer(value)
+    if index is None:
         raise ArgumentError(
             f"ignore_index must be an int, got {type(value).__name__} ({value!r}).\n"
             "  To ignore nothing, leave it at -100; to ignore several labels, map them to one first."
         )
-    return int(value)
+    if not -(2**63) <= index < 2**63:
+        raise OptionError(f"ignore_index={index} is no 64-bit integer, so no label can be equal to it.")
+    return index
+
+
+def _integer(value: Any) -> int | None:
+    """An int, a numpy integer or a tensor of one; a bool is none of these."""
+    boolean = isinstance(value, bool) or (isinstance(value, Tensor) and (value.ndim > 0 or value.dtype not in INTEGERS))
+    try:
+        return None if boolean else operator.index(value)
+    except TypeError:
+        return None
 
 
 def label_smoothing(value: Any) -> float:
     """A share of the target, 0 to 1; torch lets -0.1 and nan pass as 0."""
-    if isinstance(value, str) or not isinstance(value, (int, float, Tensor)):
+    if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.ndim == 0):
         raise ArgumentError(f"label_smoothing must be a float, got {type(value).__name__} ({value!r}).")
     share = float(value)
-    if math.isnan(share) or not 0.0 <= share <= 1.0:
+    if not 0.0 <= share <= 1.0:  # nan is refused too
         raise OptionError(
             f"label_smoothing must be between 0.0 and 1.0, got {value}.\n"
             "  It is the share of the target spread evenly over all classes; 0.1 is usual."
@@ -94,22 +114,39 @@ def label_smoothing(value: Any) -> float:
 
 def dim(value: Any, ndim: int) -> int:
     """A dimension of the tensor, counted from the front."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    at = _integer(value)
+    if at is None:
         raise ArgumentError(f"dim must be an int, got {type(value).__name__} ({value!r}).")
     span = max(ndim, 1)
-    if not -span <= value < span:
-        raise DimError(f"dim {value} is out of range: a tensor of {ndim} dimensions has dims {-span} ... {span - 1}.")
-    return value % span
+    if not -span <= at < span:
+        raise DimError(f"dim {at} is out of range: a tensor of {ndim} dimensions has dims {-span} ... {span - 1}.")
+    return at % span
+
+
+def dtype(value: Any) -> None:
+    """A torch.dtype."""
+    if not isinstance(value, torch.dtype):
+        raise ArgumentError(f"dtype must be a torch.dtype, got {type(value).__name__} ({value!r}).")
+
+
+def weights(weight: Any, shape: str = "(V,)") -> None:
+    """Real numbers in a row, or none at all; how many is known when the logits come."""
+    if weight is None:
+        return
+    tensor("weight", weight)
+    dense("weight", weight)
+    if weight.dtype.is_complex or (weight.is_floating_point() and weight.dtype not in LOGITS):
+        raise DtypeError(f"weight has dtype {weight.dtype}; expected real numbers of 16 bits or more, one a class.")
+    if weight.ndim != 1:
+        raise ShapeError(f"weight has shape {tuple(weight.shape)}; expected {shape}, one weight for each class.")
 
 
 def class_weight(weight: Any, input: Tensor) -> None:
     """One weight a class, or none at all."""
+    classes = input.shape[_class_dim(input)]
+    weights(weight, f"({classes},)")
     if weight is None:
         return
-    tensor("weight", weight)
-    if weight.dtype.is_complex:
-        raise DtypeError(f"weight has dtype {weight.dtype}; expected real numbers, one a class.")
-    classes = input.shape[_class_dim(input)]
     if weight.shape != (classes,):
         raise ShapeError(
             f"weight has shape {tuple(weight.shape)}; expected ({classes},), one for each class of logits of shape "
@@ -149,6 +186,11 @@ def probabilities(input: Tensor, target: Tensor, ignored: int) -> None:
             f"must be floats.\n  If it is one-hot, pass target.argmax({_class_dim(input)}) (labels, faster) or "
             "target.float() (probabilities)."
         )
+    if target.dtype not in LOGITS:
+        raise DtypeError(
+            f"target has dtype {target.dtype}; class probabilities are read as float64, float32, bfloat16 or float16.\n"
+            "  Pass target.to(input.dtype)."
+        )
     if ignored >= 0:
         raise OptionError(
             f"ignore_index={ignored} has no meaning for class probabilities, which carry no label to compare with.\n"
@@ -167,6 +209,7 @@ def indices(input: Tensor, target: Tensor) -> None:
             f"target has dtype {target.dtype}; labels must be integers (any width, signed or not).\n"
             f"  Pass target.long(); class probabilities need the shape of the logits, {tuple(input.shape)}."
         )
+    dense("target", target)
 
 
 def _shape_complaint(input: Tensor, target: Tensor, want: tuple[int, ...]) -> str:
@@ -209,7 +252,9 @@ def _label_complaint(target: Tensor, wrong: Tensor, classes: int) -> str:
     shown = ", ".join(first) + (", ..." if len(values) > 5 else "") if target.ndim else f"target = {values[0]}"
     count, total = len(values), target.numel()
     span = f"classes are 0 ... {classes - 1}" if classes else "there are no classes"
-    if all(v == classes for v in values):
+    if classes == 0:
+        cure = "The class dimension of the logits is empty: was a layer left without outputs?"
+    elif all(v == classes for v in values):
         cure = f"Every one is {classes}: are the labels counted from 1? Pass target - 1, or one more logit."
     elif all(v == 255 for v in values):
         cure = "Every one is 255, the usual void label of segmentation maps: pass ignore_index=255."

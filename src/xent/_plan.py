@@ -1,5 +1,6 @@
 """Arguments -> Plan: one call after every question has been answered."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +41,8 @@ def rows_of(input: Tensor, dim: int) -> Tensor:
     """`input` as ``(outer, V, inner)`` with the classes in the middle."""
     if input.ndim == 0:
         return input.reshape(1, 1, 1)
-    outer, inner = input.shape[:dim].numel(), input.shape[dim + 1 :].numel()
+    # not Size.numel, which pins the sizes that torch.compile keeps symbolic
+    outer, inner = math.prod(input.shape[:dim]), math.prod(input.shape[dim + 1 :])
     return input.reshape(outer, input.shape[dim], inner)
 
 

@@ -15,7 +15,8 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     .. math:: p_j = \frac{e^{x_j - m}}{\sum_k e^{x_k - m}}, \qquad m = \max_k x_k
 
     Shape:
-        `input` of any shape with the ``V`` classes on `dim`; the result has the same shape and strides.
+        `input` of any shape with the ``V`` classes on `dim`; the result has the same shape, and the same
+        strides where a view of `input` can put the classes in the middle.
 
     Dtypes: float64, float32, bfloat16, float16; the arithmetic is float64 and only the result is
     rounded. With `dtype`, `input` is read as that dtype, integers too, and the result has it.
@@ -47,7 +48,8 @@ def log_softmax(
               \qquad m = x_{k^*} = \max_k x_k
 
     Shape:
-        `input` of any shape with the ``V`` classes on `dim`; the result has the same shape and strides.
+        `input` of any shape with the ``V`` classes on `dim`; the result has the same shape, and the same
+        strides where a view of `input` can put the classes in the middle.
 
     Dtypes: as :func:`softmax`.
 
@@ -175,6 +177,8 @@ def cross_entropy(
 
 def _softmax(input: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype | None, log: bool) -> Tensor:
     _check.tensor("input", input)
+    if dtype is not None:
+        _check.dtype(dtype)
     if dtype is not None and not _plan.widens(input.dtype, dtype):
         input = input.to(dtype)
     _check.logits("input", input)

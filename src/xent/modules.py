@@ -104,8 +104,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
 
 
 def _validate(weight: Tensor | None, ignore_index: int, reduction: str) -> None:
-    if weight is not None:
-        _check.tensor("weight", weight)
+    _check.weights(weight)
     _check.ignore_index(ignore_index)
     _check.reduction(reduction)
 

@@ -8,13 +8,36 @@ Dynamo traces a Function only if it defines no `jvp`, so each stands twice: `_Na
 `_NameDual`, with its forward-mode rule, for everyone else.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch._C._functorch import is_batchedtensor
+from torch.autograd import Function, forward_ad
 
 from .. import _algebra
 
 _op = torch.ops.xent
+
+
+def _forward_rule(rule: Callable):
+    """A `jvp` from ``rule(ctx, saved, *tangents)`` that can itself be differentiated forwards.
+
+    torch turns forward mode off inside a `jvp`, and a second forward derivative comes out as 0 without a word.
+    So it is turned on again, and what was saved loses the tangents of this level, which `tangents` has. A
+    batched call (vmap's own rule, with no tangents inside) has nothing to turn on.
+    """
+
+    def jvp(ctx, *tangents):
+        saved = ctx.saved_tensors
+        if any(isinstance(t, Tensor) and is_batchedtensor(t) for t in (*saved, *tangents)):
+            return rule(ctx, saved, *tangents)
+        saved = [t if t is None else forward_ad.unpack_dual(t, level=0).primal for t in saved]
+        with forward_ad._set_fwd_grad_enabled(True):
+            return rule(ctx, saved, *tangents)
+
+    return staticmethod(jvp)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -59,8 +82,7 @@ class _RowTerms(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         rows, target, class_weight, ctx.ignore_index, ctx.mixed = inputs
-        _, _, mass, peak, rest = output
-        ctx.mark_non_differentiable(mass, peak, rest)
+        *_, peak, rest = output
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, target, class_weight, peak, rest)
         ctx.save_for_forward(rows, target, class_weight, peak, rest)
@@ -78,9 +100,9 @@ class _RowTerms(Function):
 
 
 class _RowTermsDual(_RowTerms):
-    @staticmethod
-    def jvp(ctx, rows_t, target_t, weight_t, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows, target, class_weight, peak, rest = ctx.saved_tensors
+    @_forward_rule
+    def jvp(ctx: Any, saved, rows_t, target_t, weight_t, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, target, class_weight, peak, rest = saved
         if weight_t is not None:
             raise RuntimeError("a class weight with a tangent takes the attraction's route (ops.losses)")
         hard, smooth = torch.zeros_like(rest), torch.zeros_like(rest)
@@ -93,7 +115,8 @@ class _RowTermsDual(_RowTerms):
                 smooth = smooth + _dot(row_grad(*facts, none, one), rows_t).squeeze(1)
         if target_t is not None:
             hard = hard + _dot(_surprise(rows, target.dtype, class_weight, one), target_t).squeeze(1)
-        return hard, smooth, None, None, None
+        # The facts are detached by `row_terms`; None for them trips an assertion under vmap.
+        return hard, smooth, none, none, none
 
 
 def _surprise(rows: Tensor, dtype: torch.dtype, class_weight: Tensor | None, factor: Tensor) -> Tensor:
@@ -112,7 +135,8 @@ def _weight_sum(class_weight: Tensor | None, classes: int) -> Tensor | float:
 def row_terms(rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool):
     """`hard`, `smooth` and `mass` of each row; differentiable in the rows and in a target of probabilities."""
     function = _RowTerms if torch.compiler.is_compiling() else _RowTermsDual
-    return function.apply(rows, target, class_weight, ignore_index, mixed)[:3]
+    hard, smooth, mass, _, _ = function.apply(rows, target, class_weight, ignore_index, mixed)
+    return hard, smooth, mass.detach()
 
 
 # -- their gradient -------------------------------------------------------------------------------
@@ -155,9 +179,9 @@ class _RowGrad(Function):
 
 
 class _RowGradDual(_RowGrad):
-    @staticmethod
-    def jvp(ctx, rows_t, target_t, weight_t, ignore_t, peak_t, rest_t, hard_t, smooth_t):  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows, target, class_weight, peak, rest, hard, smooth = ctx.saved_tensors
+    @_forward_rule
+    def jvp(ctx: Any, saved, rows_t, target_t, weight_t, ignore_t, peak_t, rest_t, hard_t, smooth_t):  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, target, class_weight, peak, rest, hard, smooth = saved
         out = torch.zeros_like(rows)
         if hard_t is not None or smooth_t is not None:
             hard_t = torch.zeros_like(hard) if hard_t is None else hard_t
@@ -218,10 +242,9 @@ class _Softmax(Function):
     def setup_context(ctx, inputs, output):
         rows, ctx.log, ctx.dtype = inputs
         _, peak, rest = output
-        ctx.mark_non_differentiable(peak, rest)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(rows, peak, rest)
-        ctx.save_for_forward(rows)
+        ctx.save_for_forward(rows, peak, rest)
 
     @staticmethod
     def backward(ctx, grad, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -236,13 +259,14 @@ class _Softmax(Function):
 
 
 class _SoftmaxDual(_Softmax):
-    @staticmethod
-    def jvp(ctx, rows_t, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
-        (rows,) = ctx.saved_tensors
+    @_forward_rule
+    def jvp(ctx: Any, saved, rows_t, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, peak, _ = saved
         dtype = _wide(ctx.dtype)
         p, slope = softmax(rows, log=False, dtype=dtype), rows_t.to(dtype)
         centred = slope - _dot(p, slope)
-        return (centred if ctx.log else p * centred).to(ctx.dtype), None, None
+        none = torch.zeros_like(peak)
+        return (centred if ctx.log else p * centred).to(ctx.dtype), none, none
 
 
 class _SoftmaxGrad(Function):
@@ -274,9 +298,9 @@ class _SoftmaxGrad(Function):
 
 
 class _SoftmaxGradDual(_SoftmaxGrad):
-    @staticmethod
-    def jvp(ctx, rows_t, peak_t, rest_t, grad_t):  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows, peak, rest, grad = ctx.saved_tensors
+    @_forward_rule
+    def jvp(ctx: Any, saved, rows_t, peak_t, rest_t, grad_t):  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, peak, rest, grad = saved
         out = torch.zeros_like(rows)
         if grad_t is not None:
             out = out + softmax_grad(rows, peak, rest, grad_t)
@@ -329,8 +353,8 @@ class _Total(Function):
 
 
 class _TotalDual(_Total):
-    @staticmethod
-    def jvp(ctx, values_t):  # pyright: ignore[reportIncompatibleMethodOverride]
+    @_forward_rule
+    def jvp(ctx: Any, saved, values_t):  # pyright: ignore[reportIncompatibleMethodOverride]
         return total(values_t)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor, is_gradtrackingtensor
 from torch.autograd.forward_ad import unpack_dual
 
 from .. import _algebra
@@ -28,6 +29,8 @@ def nll(plan: Plan) -> Tensor:
     index = _op.labels(plan.target, plan.classes, plan.ignore_index).reshape(plan.rows.shape[0], plan.rows.shape[2])
     kept, at = index >= 0, index.clamp_min(0)
     mass = kept.to(torch.float64)
+    if plan.classes == 0:  # every label is ignored, or it would have been refused
+        return _reduce(mass, mass, plan)
     if plan.class_weight is not None:
         mass = plan.class_weight.to(torch.float64)[at].where(kept, 0.0)
     log_p = plan.rows.gather(1, at.unsqueeze(1)).squeeze(1).to(torch.float64).where(mass != 0, 0.0)
@@ -59,21 +62,30 @@ def _reduce(losses: Tensor, mass: Tensor, plan: Plan) -> Tensor:
     probabilities' losses by the number of rows, whatever their weights."""
     if plan.reduction == "none":
         return losses.reshape(plan.shape).to(plan.dtype)
-    total = autograd.total(losses.reshape(-1))
+    total = autograd.total(losses.reshape(losses.numel()))
     if plan.reduction == "mean":
-        total = total / _divisor(mass, plan)
+        divisor = _divisor(mass, plan)
+        # A mean over nothing is nan, and moves nothing: its gradient is 0.
+        total = (total / divisor.where(divisor != 0, 1.0)).where(divisor != 0, float("nan"))
     return total.to(plan.dtype)
 
 
-def _divisor(mass: Tensor, plan: Plan) -> Tensor | int:
+def _divisor(mass: Tensor, plan: Plan) -> Tensor:
     if plan.soft:
-        return mass.numel() if plan.classes else 0
+        return mass.new_tensor(mass.numel() if plan.classes else 0)
     if plan.class_weight is None:
         return mass.sum()  # of ones and zeros: exact in any order up to 2**53 rows
-    return autograd.total(mass.reshape(-1))
+    return autograd.total(mass.reshape(mass.numel()))
 
 
 def _differentiable(tensor: Tensor) -> bool:
+    """Does anything differentiate in `tensor`: autograd, forward mode, or a transform at any level?"""
     if tensor.requires_grad and torch.is_grad_enabled():
         return True
-    return not torch.compiler.is_compiling() and unpack_dual(tensor).tangent is not None
+    if torch.compiler.is_compiling():
+        return False
+    while is_functorch_wrapped_tensor(tensor):
+        if is_gradtrackingtensor(tensor):  # of grad or of jvp
+            return True
+        tensor = get_unwrapped(tensor)
+    return (tensor.requires_grad and torch.is_grad_enabled()) or unpack_dual(tensor).tangent is not None

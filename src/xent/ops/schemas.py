@@ -13,9 +13,14 @@ def _op(schema: str):
     """Register the decorated function as what the op computes on real tensors of any device."""
 
     def register(compute):
+        def below_autograd(*args):
+            """The derivatives are those of `autograd`; none is recorded in here, for a bare call of the op either."""
+            with torch._C._AutoDispatchBelowAutograd():
+                return compute(*args)
+
         name = schema.partition("(")[0]
         _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-        _library.impl(name, compute, "CompositeExplicitAutograd")
+        _library.impl(name, below_autograd, "CompositeExplicitAutograd")
         return compute
 
     return register
@@ -111,8 +116,8 @@ def _join(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.flatten(0, 1) if tensor.ndim > 1 else tensor
 
 
-def _part(tensor: Tensor, size: int) -> Tensor:
-    return tensor.unflatten(0, (size, -1)) if tensor.shape[0] else tensor.reshape(size, 0, *tensor.shape[1:])
+def _part(tensor: Tensor, size: int, outer: int) -> Tensor:
+    return tensor.reshape(size, outer, *tensor.shape[1:])
 
 
 def _by_rows(op, *, weight: int | None = None):
@@ -130,9 +135,10 @@ def _by_rows(op, *, weight: int | None = None):
             for k, (arg, dim) in enumerate(zip(args, in_dims, strict=True))
         ]
         out = op(*joined)
+        outer = args[0].shape[0] if in_dims[0] is None else args[0].movedim(in_dims[0], 0).shape[1]
         if isinstance(out, Tensor):
-            return _part(out, size), 0
-        return tuple(_part(t, size) for t in out), (0,) * len(out)
+            return _part(out, size, outer), 0
+        return tuple(_part(t, size, outer) for t in out), (0,) * len(out)
 
     return rule
 

@@ -263,6 +263,17 @@ def test_no_classes(shape, reduction):
     assert_close(got, F.cross_entropy(x, torch.randn(shape), reduction=reduction), equal_nan=True)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("soft", [False, True])
+def test_weights_that_are_all_zero_move_nothing(smoothing, soft):
+    """The mean of nothing is nan (for labels); its gradient is 0, with smoothing as well, where torch's is nan."""
+    x = torch.randn(3, 4, requires_grad=True)
+    target = torch.rand(3, 4) if soft else torch.tensor([0, 1, 2])
+    loss = xent.cross_entropy(x, target, weight=torch.zeros(4), label_smoothing=smoothing)
+    assert loss.item() == 0 if soft else loss.isnan()
+    assert (torch.autograd.grad(loss, x)[0] == 0).all()
+
+
 # -- the old names of the reductions -----------------------------------------------------------------
 
 

@@ -410,3 +410,23 @@ def test_jacobians_of_an_empty_batch_have_their_shape(shape):
     for reduction, m in itertools.product(("none", "sum"), (F, xent)):
         f = lambda x, m=m, r=reduction: m.cross_entropy(x, target, reduction=r)  # noqa: E731
         assert jacrev(f)(x).shape == jacfwd(f)(x).shape == f(x).shape + x.shape
+
+
+def test_factors_of_zero_keep_their_derivatives():
+    """A probability of 0, a cotangent of 0, an upstream gradient of 0: what is left out is the term, not its slope."""
+    q = torch.eye(3, dtype=torch.float64)[:2].requires_grad_()
+    w = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    upstream = torch.tensor([0.0, 1.0], dtype=torch.float64, requires_grad=True)
+
+    def gradients(x, q, w, upstream):
+        losses = xent.cross_entropy(x, q, weight=w, label_smoothing=0.1, reduction="none")
+        return torch.autograd.grad(losses, (x, q, w), upstream, create_graph=True)
+
+    def curvature(x, q, w, upstream):
+        (hessian_row,) = torch.autograd.grad(gradients(x, q, w, upstream)[0][0, 0], x, create_graph=True)
+        return hessian_row
+
+    assert torch.autograd.gradcheck(gradients, (x, q, w, upstream))
+    assert torch.autograd.gradgradcheck(gradients, (x, q, w, upstream))
+    assert torch.autograd.gradcheck(curvature, (x, q, w, upstream))

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor
+from torch._C._functorch import TransformType, get_interpreter_stack, is_batchedtensor
 from torch.autograd import Function, forward_ad
 
 from .. import _algebra
@@ -40,34 +40,68 @@ def _forward_rule(rule: Callable):
     return staticmethod(jvp)
 
 
+def _traced() -> bool:
+    """Is Dynamo tracing?
+
+    It traces grad, jvp and what is made of them through a Function, and loses derivatives on the way without a
+    word (torch 2.13: the tangent of a jvp, the gradient of a class weight, jacrev of jacrev). So it is stopped
+    there: fullgraph=True says so, otherwise the call runs uncompiled, and right.
+    """
+    if not torch.compiler.is_compiling():
+        return False
+    if _differentiated_by_transform():
+        torch._dynamo.graph_break(
+            msg="xent inside torch.func.grad or jvp is not traced; compile without fullgraph=True"
+        )
+    return True
+
+
+@torch.compiler.assume_constant_result
+def _differentiated_by_transform() -> bool:
+    stack = get_interpreter_stack()
+    return stack is not None and any(level.key() != TransformType.Vmap for level in stack)
+
+
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """What second derivatives are computed in."""
     return torch.promote_types(dtype, torch.float32)
 
 
+def _times(factor: Tensor, value: Tensor) -> Tensor:
+    """``factor value``, 0 where the factor is 0 and the value inf or nan; the derivative in a factor of 0 stays."""
+    return factor * value.where((factor != 0) | value.isfinite(), 0.0)
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Over the classes, kept as a dimension; a factor of 0 leaves its term out."""
-    return (a * b).where((a != 0) & (b != 0), 0.0).sum(1, keepdim=True)
+    return _times(a.where((b != 0) | a.isfinite(), 0.0), b).sum(1, keepdim=True)
 
 
-def attraction(
-    target: Tensor, class_weight: Tensor | None, ignore_index: int, shape: torch.Size, dtype: torch.dtype
-) -> Tensor:
-    """What the target asks of each class, ``(outer, V, inner)``, written out; differentiable in both."""
-    weight = None if class_weight is None else class_weight.to(dtype).reshape(1, -1, 1)
+def _own(target: Tensor, ignore_index: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """What the target asks of each class before class weights, ``(outer, V, inner)``, written out."""
     if target.is_floating_point():
-        return target.to(dtype) if weight is None else target.to(dtype) * weight
+        return target.to(dtype)
     index = _op.labels(target, shape[1], ignore_index).reshape(shape[0], 1, shape[2])
     classes = torch.arange(shape[1], device=target.device).reshape(1, -1, 1)
-    asked = index == classes  # -1, an ignored label, equals no class
-    return asked.to(dtype) if weight is None else weight.where(asked, 0.0)
+    return (index == classes).to(dtype)  # -1, an ignored label, equals no class
+
+
+def _kept(target: Tensor, ignore_index: int, shape: torch.Size) -> Tensor | bool:
+    """Which rows smoothing asks, ``(outer, 1, inner)``."""
+    if target.is_floating_point():
+        return True
+    return (_op.labels(target, shape[1], ignore_index) >= 0).reshape(shape[0], 1, shape[2])
+
+
+def _column(class_weight: Tensor | None, dtype: torch.dtype) -> Tensor | float:
+    return 1.0 if class_weight is None else class_weight.to(dtype).reshape(1, -1, 1)
 
 
 # -- hard and smooth ------------------------------------------------------------------------------
 
 
 class _RowTerms(Function):
-    """Logits -> `hard` and `smooth` of each row (see `_algebra`), and the facts `mass`, `peak`, `rest`."""
+    """Logits -> `hard`, `smooth` and `mass` of each row (see `_algebra`), and the facts `peak` and `rest`."""
 
     generate_vmap_rule = True
 
@@ -88,55 +122,67 @@ class _RowTerms(Function):
         ctx.save_for_forward(rows, target, class_weight, peak, rest)
 
     @staticmethod
-    def backward(ctx, hard, smooth, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx, hard, smooth, mass, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, target, class_weight, peak, rest = ctx.saved_tensors
-        grad_rows = grad_target = None
-        hard = torch.zeros_like(rest) if hard is None else hard
+        hard, mass = (torch.zeros_like(rest) if g is None else g for g in (hard, mass))
+        grad_rows = grad_target = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_rows = row_grad(rows, target, class_weight, ctx.ignore_index, peak, rest, hard, smooth)
+        if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
+            return grad_rows, None, None, None, None
+        dtype = _wide(torch.promote_types(rows.dtype, target.dtype))
+        hard, mass = (g.to(dtype).unsqueeze(1) for g in (hard, mass))
         if ctx.needs_input_grad[1]:
-            grad_target = _surprise(rows, target.dtype, class_weight, hard).to(target.dtype)
-        return grad_rows, grad_target, None, None, None
+            weight = _column(class_weight, dtype)
+            grad_target = (_surprise(rows, dtype, hard * weight) + mass * weight).to(target.dtype)
+        if ctx.needs_input_grad[2]:
+            own = _own(target, ctx.ignore_index, rows.shape, dtype)
+            asked = hard * own
+            if smooth is not None:
+                asked = asked + smooth.to(dtype).unsqueeze(1) * _kept(target, ctx.ignore_index, rows.shape)
+            grad_weight = (_surprise(rows, dtype, asked) + mass * own).sum((0, 2)).to(class_weight.dtype)
+        return grad_rows, grad_target, grad_weight, None, None
 
 
 class _RowTermsDual(_RowTerms):
     @_forward_rule
     def jvp(ctx: Any, saved, rows_t, target_t, weight_t, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, target, class_weight, peak, rest = saved
-        if weight_t is not None:
-            raise RuntimeError("a class weight with a tangent takes the attraction's route (ops.losses)")
-        hard, smooth = torch.zeros_like(rest), torch.zeros_like(rest)
+        hard, smooth, mass = (torch.zeros_like(rest) for _ in range(3))
         one, none = torch.ones_like(rest), torch.zeros_like(rest)
+        wide = rows.to(_wide(rows.dtype))
         if rows_t is not None:
-            wide = rows.to(_wide(rows.dtype))
             facts = (wide, target, class_weight, ctx.ignore_index, peak, rest)
             hard = hard + _dot(row_grad(*facts, one, None), rows_t).squeeze(1)
             if ctx.mixed:
                 smooth = smooth + _dot(row_grad(*facts, none, one), rows_t).squeeze(1)
         if target_t is not None:
-            hard = hard + _dot(_surprise(rows, target.dtype, class_weight, one), target_t).squeeze(1)
-        # The facts are detached by `row_terms`; None for them trips an assertion under vmap.
-        return hard, smooth, none, none, none
+            a_t = target_t.to(wide.dtype) * _column(class_weight, wide.dtype)
+            hard, mass = hard + _surprise(rows, wide.dtype, a_t).sum(1), mass + a_t.sum(1)
+        if weight_t is not None:
+            w_t = _column(weight_t, wide.dtype)
+            a_t = _own(target, ctx.ignore_index, rows.shape, wide.dtype) * w_t
+            hard, mass = hard + _surprise(rows, wide.dtype, a_t).sum(1), mass + a_t.sum(1)
+            if ctx.mixed:
+                spread = w_t * torch.ones_like(wide) * _kept(target, ctx.ignore_index, rows.shape)
+                smooth = smooth + _surprise(rows, wide.dtype, spread).sum(1)
+        # Nobody differentiates in the facts; None for them trips an assertion under vmap.
+        return *(t.to(rest.dtype) for t in (hard, smooth, mass)), none, none
 
 
-def _surprise(rows: Tensor, dtype: torch.dtype, class_weight: Tensor | None, factor: Tensor) -> Tensor:
-    """``-factor w_j log p_j``: the derivative of `hard` in the target's probabilities."""
-    dtype = _wide(torch.promote_types(rows.dtype, dtype))
-    factor = factor.to(dtype).unsqueeze(1)
-    if class_weight is not None:
-        factor = factor * class_weight.to(dtype).reshape(1, -1, 1)
-    return (-factor * softmax(rows, log=True, dtype=dtype)).where(factor != 0, 0.0)
+def _surprise(rows: Tensor, dtype: torch.dtype, factor: Tensor) -> Tensor:
+    """``-factor log p_j``, each class; where the factor is 0, so is the product."""
+    return -_times(factor, softmax(rows, log=True, dtype=dtype))
 
 
 def _weight_sum(class_weight: Tensor | None, classes: int) -> Tensor | float:
-    return float(classes) if class_weight is None else _op.exact_sum(class_weight.to(torch.float64))
+    return float(classes) if class_weight is None else total(class_weight.to(torch.float64))
 
 
 def row_terms(rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool):
-    """`hard`, `smooth` and `mass` of each row; differentiable in the rows and in a target of probabilities."""
-    function = _RowTerms if torch.compiler.is_compiling() else _RowTermsDual
-    hard, smooth, mass, _, _ = function.apply(rows, target, class_weight, ignore_index, mixed)
-    return hard, smooth, mass.detach()
+    """`hard`, `smooth` and `mass` of each row; differentiable in rows, probabilities and class weights."""
+    function = _RowTerms if _traced() else _RowTermsDual
+    return function.apply(rows, target, class_weight, ignore_index, mixed)[:3]
 
 
 # -- their gradient -------------------------------------------------------------------------------
@@ -166,16 +212,19 @@ class _RowGrad(Function):
         t = _Terms(rows, target, class_weight, ctx.ignore_index, hard, smooth)
         grad = grad.to(t.dtype)
         mean = _dot(t.p, grad)
-        grad_rows = grad_target = grad_smooth = None
+        away = mean - grad
+        grad_rows = grad_target = grad_weight = grad_smooth = None
         if ctx.needs_input_grad[0]:
-            grad_rows = (t.scale * t.p * (grad - mean)).where(t.scale != 0, 0.0).to(rows.dtype)
+            grad_rows = _times(t.scale, t.p * (grad - mean)).to(rows.dtype)
         if ctx.needs_input_grad[1]:
-            grad_target = (t.hard * t.weight * (mean - grad)).to(target.dtype)
-        grad_hard = ((t.mass * mean).where(t.mass != 0, 0.0) - _dot(t.a, grad)).squeeze(1).to(hard.dtype)
+            grad_target = _times(t.hard * t.weight, away).to(target.dtype)
+        if ctx.needs_input_grad[2]:
+            grad_weight = _times(t.asked, away).sum((0, 2)).to(class_weight.dtype)
+        grad_hard = (_times(t.mass, mean) - _dot(t.own * t.weight, grad)).squeeze(1).to(hard.dtype)
         if smooth is not None:
-            all_w = t.weight.expand_as(grad) if isinstance(t.weight, Tensor) else torch.ones_like(grad)
-            grad_smooth = (t.weight_sum * mean - _dot(all_w, grad)).where(t.kept, 0.0).squeeze(1).to(smooth.dtype)
-        return grad_rows, grad_target, None, None, None, None, grad_hard, grad_smooth
+            whole = t.weight_sum * mean - _dot(t.weight * torch.ones_like(grad), grad)
+            grad_smooth = whole.where(t.kept, 0.0).squeeze(1).to(smooth.dtype)
+        return grad_rows, grad_target, grad_weight, None, None, None, grad_hard, grad_smooth
 
 
 class _RowGradDual(_RowGrad):
@@ -187,15 +236,18 @@ class _RowGradDual(_RowGrad):
             hard_t = torch.zeros_like(hard) if hard_t is None else hard_t
             smooth_t = None if smooth is None else torch.zeros_like(smooth) if smooth_t is None else smooth_t
             out = out + row_grad(rows, target, class_weight, ctx.ignore_index, peak, rest, hard_t, smooth_t)
-        if rows_t is None and target_t is None:
+        if rows_t is None and target_t is None and weight_t is None:
             return out
         t = _Terms(rows, target, class_weight, ctx.ignore_index, hard, smooth)
         if rows_t is not None:
             slope = rows_t.to(t.dtype)
-            out = out + (t.scale * t.p * (slope - _dot(t.p, slope))).where(t.scale != 0, 0.0).to(rows.dtype)
+            out = out + _times(t.scale, t.p * (slope - _dot(t.p, slope))).to(rows.dtype)
         if target_t is not None:
-            a_t = target_t.to(t.dtype) * t.weight
-            out = out + (t.hard * (a_t.sum(1, keepdim=True) * t.p - a_t)).to(rows.dtype)
+            a_t = t.hard * target_t.to(t.dtype) * t.weight
+            out = out + (a_t.sum(1, keepdim=True) * t.p - a_t).to(rows.dtype)
+        if weight_t is not None:
+            a_t = t.asked * _column(weight_t, t.dtype)
+            out = out + (a_t.sum(1, keepdim=True) * t.p - a_t).to(rows.dtype)
         return out
 
 
@@ -205,24 +257,24 @@ class _Terms:
     def __init__(self, rows, target, class_weight, ignore_index, hard, smooth):
         self.dtype = _wide(rows.dtype)
         self.p = softmax(rows, log=False, dtype=self.dtype)
-        self.a = attraction(target, class_weight, ignore_index, rows.shape, self.dtype)
-        self.mass = self.a.sum(1, keepdim=True)
+        self.own = _own(target, ignore_index, rows.shape, self.dtype)
+        self.weight = _column(class_weight, self.dtype)
+        self.mass = (self.own * self.weight).sum(1, keepdim=True)
         self.hard = hard.to(self.dtype).unsqueeze(1)
-        self.weight = 1.0 if class_weight is None else class_weight.to(self.dtype).reshape(1, -1, 1)
         self.scale = self.hard * self.mass
-        self.kept = torch.ones_like(self.mass, dtype=torch.bool)
-        if not target.is_floating_point():
-            index = _op.labels(target, rows.shape[1], ignore_index)
-            self.kept = (index >= 0).reshape(self.mass.shape)
+        self.asked = self.hard * self.own
+        """What stands in front of each class weight."""
+        self.kept = torch.as_tensor(_kept(target, ignore_index, rows.shape))
         if smooth is not None:
             self.weight_sum = _weight_sum(class_weight, rows.shape[1])
             factor = smooth.to(self.dtype).unsqueeze(1).where(self.kept, 0.0)
+            self.asked = self.asked + factor
             self.scale = self.scale + (factor * self.weight_sum).to(self.dtype)
 
 
 def row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth) -> Tensor:
-    """Differentiable in the rows, in a target of probabilities and in both factors."""
-    function = _RowGrad if torch.compiler.is_compiling() else _RowGradDual
+    """Differentiable in rows, probabilities, class weights and both factors."""
+    function = _RowGrad if _traced() else _RowGradDual
     return function.apply(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
 
 
@@ -321,13 +373,13 @@ def _by_probability(rows: Tensor, grad: Tensor, outer: Tensor) -> Tensor:
 
 def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> Tensor:
     """``p`` or ``log p`` over the middle dimension, rounded once to `dtype`."""
-    function = _Softmax if torch.compiler.is_compiling() else _SoftmaxDual
+    function = _Softmax if _traced() else _SoftmaxDual
     return function.apply(rows, log, dtype)[0]
 
 
 def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:
     """Differentiable in the rows and in `grad`."""
-    function = _SoftmaxGrad if torch.compiler.is_compiling() else _SoftmaxGradDual
+    function = _SoftmaxGrad if _traced() else _SoftmaxGradDual
     return function.apply(rows, peak, rest, grad)
 
 
@@ -360,5 +412,5 @@ class _TotalDual(_Total):
 
 def total(values: Tensor) -> Tensor:
     """Sum over the last dimension."""
-    function = _Total if torch.compiler.is_compiling() else _TotalDual
+    function = _Total if _traced() else _TotalDual
     return function.apply(values)

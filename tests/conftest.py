@@ -6,6 +6,10 @@ import torch.nn.functional as F
 
 import xent
 
+# Small tensors gain nothing from threads, and on a busy machine every one of torch's parallel regions waits for its
+# slowest thread: 20 times as long with two other programs on two cores. What threads may change has its own tests.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def seeded():

@@ -430,3 +430,13 @@ def test_factors_of_zero_keep_their_derivatives():
     assert torch.autograd.gradcheck(gradients, (x, q, w, upstream))
     assert torch.autograd.gradgradcheck(gradients, (x, q, w, upstream))
     assert torch.autograd.gradcheck(curvature, (x, q, w, upstream))
+
+
+def test_a_class_weight_of_zero_keeps_its_slope_in_nll_loss():
+    log_p = xent.log_softmax(torch.randn(3, 4, dtype=torch.float64), 1).requires_grad_()
+    weight = torch.tensor([0.0, 1.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([0, 1, 2])
+    for reduction in ("none", "sum", "mean"):
+        assert torch.autograd.gradcheck(
+            lambda x, w, how=reduction: xent.nll_loss(x, target, weight=w, reduction=how), (log_p, weight)
+        )

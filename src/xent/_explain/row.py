@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,30 +12,12 @@ from ..functional import log_softmax, softmax
 from ..summary import RowSummary
 from .call import Call
 from .derivation import Entry, Others, Row
-from .steps import steps_of, terms_of
+from .steps import Facts, steps_of, terms_of
 
 FEW = 12
 """Up to this many classes a row is shown whole, in the order of the classes."""
 TOP = 5
 """Classes of highest logit shown of a longer row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the steps of one row are written from."""
-
-    peak: float
-    rest: float
-    hard: float
-    smooth: float
-    loss: float
-    weight: float | None
-    """Of the label's class, where there are class weights."""
-    smoothing: float
-    classes: int
-    soft: bool
-    scale: float
-    """1 / divisor: what a nat of this row adds to the loss."""
 
 
 def ignored(call: Call, position: int) -> Row:

@@ -1,15 +1,28 @@
 """The words of the walk: each step with its formula, its numbers and its reason."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from .derivation import Entry, Step, Term
 from .numerals import number, short, signed
 
-if TYPE_CHECKING:
-    from .row import Facts
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the steps of one row are written from."""
+
+    peak: float
+    rest: float
+    hard: float
+    smooth: float
+    loss: float
+    weight: float | None
+    """Of the label's class, where there are class weights."""
+    smoothing: float
+    classes: int
+    soft: bool
+    scale: float
+    """1 / divisor: what a nat of this row adds to the loss."""
 
 
 def steps_of(facts: Facts, picked: Entry | None) -> tuple[Step, ...]:

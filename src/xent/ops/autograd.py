@@ -3,78 +3,18 @@
 Each Function's first derivative is an op of its own; what lies beyond is written in plain torch on
 `softmax`, which is one of the Functions, so orders never run out. Saved are the logits (a reference),
 the target and two facts a row.
-
-Dynamo traces a Function only if it defines no `jvp`, so each stands twice: `_Name` for the compiler,
-`_NameDual`, with its forward-mode rule, for everyone else.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType, get_interpreter_stack, is_batchedtensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
 from .. import _algebra
+from .rules import dot, forward_rule, times, total, traced, wide_of
 
 _op = torch.ops.xent
-
-
-def _forward_rule(rule: Callable):
-    """A `jvp` from ``rule(ctx, saved, *tangents)`` that can itself be differentiated forwards.
-
-    torch turns forward mode off inside a `jvp`, and a second forward derivative comes out as 0 without a word.
-    So it is turned on again, and what was saved loses the tangents of this level, which `tangents` has. A
-    batched call (vmap's own rule, with no tangents inside) has nothing to turn on.
-    """
-
-    def jvp(ctx, *tangents):
-        saved = ctx.saved_tensors
-        if any(isinstance(t, Tensor) and is_batchedtensor(t) for t in (*saved, *tangents)):
-            return rule(ctx, saved, *tangents)
-        saved = [t if t is None else forward_ad.unpack_dual(t, level=0).primal for t in saved]
-        with forward_ad._set_fwd_grad_enabled(True):
-            return rule(ctx, saved, *tangents)
-
-    return staticmethod(jvp)
-
-
-def _traced() -> bool:
-    """Is Dynamo tracing?
-
-    It traces grad, jvp and what is made of them through a Function, and loses derivatives on the way without a
-    word (torch 2.13: the tangent of a jvp, the gradient of a class weight, jacrev of jacrev). So it is stopped
-    there: fullgraph=True says so, otherwise the call runs uncompiled, and right.
-    """
-    if not torch.compiler.is_compiling():
-        return False
-    if _differentiated_by_transform():
-        torch._dynamo.graph_break(
-            msg="xent inside torch.func.grad or jvp is not traced; compile without fullgraph=True"
-        )
-    return True
-
-
-@torch.compiler.assume_constant_result
-def _differentiated_by_transform() -> bool:
-    stack = get_interpreter_stack()
-    return stack is not None and any(level.key() != TransformType.Vmap for level in stack)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """What second derivatives are computed in."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _times(factor: Tensor, value: Tensor) -> Tensor:
-    """``factor value``, 0 where the factor is 0 and the value inf or nan; the derivative in a factor of 0 stays."""
-    return factor * value.where((factor != 0) | value.isfinite(), 0.0)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Over the classes, kept as a dimension; a factor of 0 leaves its term out."""
-    return _times(a.where((b != 0) | a.isfinite(), 0.0), b).sum(1, keepdim=True)
 
 
 def _own(target: Tensor, ignore_index: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
@@ -130,7 +70,7 @@ class _RowTerms(Function):
             grad_rows = row_grad(rows, target, class_weight, ctx.ignore_index, peak, rest, hard, smooth)
         if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
             return grad_rows, None, None, None, None
-        dtype = _wide(torch.promote_types(rows.dtype, target.dtype))
+        dtype = wide_of(torch.promote_types(rows.dtype, target.dtype))
         hard, mass = (g.to(dtype).unsqueeze(1) for g in (hard, mass))
         if ctx.needs_input_grad[1]:
             weight = _column(class_weight, dtype)
@@ -145,17 +85,17 @@ class _RowTerms(Function):
 
 
 class _RowTermsDual(_RowTerms):
-    @_forward_rule
+    @forward_rule
     def jvp(ctx: Any, saved, rows_t, target_t, weight_t, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, target, class_weight, peak, rest = saved
         hard, smooth, mass = (torch.zeros_like(rest) for _ in range(3))
         one, none = torch.ones_like(rest), torch.zeros_like(rest)
-        wide = rows.to(_wide(rows.dtype))
+        wide = rows.to(wide_of(rows.dtype))
         if rows_t is not None:
             facts = (wide, target, class_weight, ctx.ignore_index, peak, rest)
-            hard = hard + _dot(row_grad(*facts, one, None), rows_t).squeeze(1)
+            hard = hard + dot(row_grad(*facts, one, None), rows_t).squeeze(1)
             if ctx.mixed:
-                smooth = smooth + _dot(row_grad(*facts, none, one), rows_t).squeeze(1)
+                smooth = smooth + dot(row_grad(*facts, none, one), rows_t).squeeze(1)
         if target_t is not None:
             a_t = target_t.to(wide.dtype) * _column(class_weight, wide.dtype)
             hard, mass = hard + _surprise(rows, wide.dtype, a_t).sum(1), mass + a_t.sum(1)
@@ -172,7 +112,7 @@ class _RowTermsDual(_RowTerms):
 
 def _surprise(rows: Tensor, dtype: torch.dtype, factor: Tensor) -> Tensor:
     """``-factor log p_j``, each class; where the factor is 0, so is the product."""
-    return -_times(factor, softmax(rows, log=True, dtype=dtype))
+    return -times(factor, softmax(rows, log=True, dtype=dtype))
 
 
 def _weight_sum(class_weight: Tensor | None, classes: int) -> Tensor | float:
@@ -181,7 +121,7 @@ def _weight_sum(class_weight: Tensor | None, classes: int) -> Tensor | float:
 
 def row_terms(rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool):
     """`hard`, `smooth` and `mass` of each row; differentiable in rows, probabilities and class weights."""
-    function = _RowTerms if _traced() else _RowTermsDual
+    function = _RowTerms if traced() else _RowTermsDual
     return function.apply(rows, target, class_weight, ignore_index, mixed)[:3]
 
 
@@ -211,24 +151,24 @@ class _RowGrad(Function):
         rows, target, class_weight, _, _, hard, smooth = ctx.saved_tensors
         t = _Terms(rows, target, class_weight, ctx.ignore_index, hard, smooth)
         grad = grad.to(t.dtype)
-        mean = _dot(t.p, grad)
+        mean = dot(t.p, grad)
         away = mean - grad
         grad_rows = grad_target = grad_weight = grad_smooth = None
         if ctx.needs_input_grad[0]:
-            grad_rows = _times(t.scale, t.p * (grad - mean)).to(rows.dtype)
+            grad_rows = times(t.scale, t.p * (grad - mean)).to(rows.dtype)
         if ctx.needs_input_grad[1]:
-            grad_target = _times(t.hard * t.weight, away).to(target.dtype)
+            grad_target = times(t.hard * t.weight, away).to(target.dtype)
         if ctx.needs_input_grad[2]:
-            grad_weight = _times(t.asked, away).sum((0, 2)).to(class_weight.dtype)
-        grad_hard = (_times(t.mass, mean) - _dot(t.own * t.weight, grad)).squeeze(1).to(hard.dtype)
+            grad_weight = times(t.asked, away).sum((0, 2)).to(class_weight.dtype)
+        grad_hard = (times(t.mass, mean) - dot(t.own * t.weight, grad)).squeeze(1).to(hard.dtype)
         if smooth is not None:
-            whole = t.weight_sum * mean - _dot(t.weight * torch.ones_like(grad), grad)
+            whole = t.weight_sum * mean - dot(t.weight * torch.ones_like(grad), grad)
             grad_smooth = whole.where(t.kept, 0.0).squeeze(1).to(smooth.dtype)
         return grad_rows, grad_target, grad_weight, None, None, None, grad_hard, grad_smooth
 
 
 class _RowGradDual(_RowGrad):
-    @_forward_rule
+    @forward_rule
     def jvp(ctx: Any, saved, rows_t, target_t, weight_t, ignore_t, peak_t, rest_t, hard_t, smooth_t):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, target, class_weight, peak, rest, hard, smooth = saved
         out = torch.zeros_like(rows)
@@ -241,7 +181,7 @@ class _RowGradDual(_RowGrad):
         t = _Terms(rows, target, class_weight, ctx.ignore_index, hard, smooth)
         if rows_t is not None:
             slope = rows_t.to(t.dtype)
-            out = out + _times(t.scale, t.p * (slope - _dot(t.p, slope))).to(rows.dtype)
+            out = out + times(t.scale, t.p * (slope - dot(t.p, slope))).to(rows.dtype)
         if target_t is not None:
             a_t = t.hard * target_t.to(t.dtype) * t.weight
             out = out + (a_t.sum(1, keepdim=True) * t.p - a_t).to(rows.dtype)
@@ -255,7 +195,7 @@ class _Terms:
     """The pieces of the gradient written out as tensors, for its derivatives; factors as ``(outer, 1, inner)``."""
 
     def __init__(self, rows, target, class_weight, ignore_index, hard, smooth):
-        self.dtype = _wide(rows.dtype)
+        self.dtype = wide_of(rows.dtype)
         self.p = softmax(rows, log=False, dtype=self.dtype)
         self.own = _own(target, ignore_index, rows.shape, self.dtype)
         self.weight = _column(class_weight, self.dtype)
@@ -274,7 +214,7 @@ class _Terms:
 
 def row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth) -> Tensor:
     """Differentiable in rows, probabilities, class weights and both factors."""
-    function = _RowGrad if _traced() else _RowGradDual
+    function = _RowGrad if traced() else _RowGradDual
     return function.apply(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
 
 
@@ -311,12 +251,12 @@ class _Softmax(Function):
 
 
 class _SoftmaxDual(_Softmax):
-    @_forward_rule
+    @forward_rule
     def jvp(ctx: Any, saved, rows_t, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, peak, _ = saved
-        dtype = _wide(ctx.dtype)
+        dtype = wide_of(ctx.dtype)
         p, slope = softmax(rows, log=False, dtype=dtype), rows_t.to(dtype)
-        centred = slope - _dot(p, slope)
+        centred = slope - dot(p, slope)
         none = torch.zeros_like(peak)
         return (centred if ctx.log else p * centred).to(ctx.dtype), none, none
 
@@ -350,67 +290,34 @@ class _SoftmaxGrad(Function):
 
 
 class _SoftmaxGradDual(_SoftmaxGrad):
-    @_forward_rule
+    @forward_rule
     def jvp(ctx: Any, saved, rows_t, peak_t, rest_t, grad_t):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, peak, rest, grad = saved
         out = torch.zeros_like(rows)
         if grad_t is not None:
             out = out + softmax_grad(rows, peak, rest, grad_t)
         if rows_t is not None:
-            dtype = _wide(rows.dtype)
+            dtype = wide_of(rows.dtype)
             p, slope, g = softmax(rows, log=False, dtype=dtype), rows_t.to(dtype), grad.to(dtype)
-            p_t = p * (slope - _dot(p, slope))
-            out = out + (p_t * (g - _dot(p, g)) - p * _dot(p_t, g)).to(rows.dtype)
+            p_t = p * (slope - dot(p, slope))
+            out = out + (p_t * (g - dot(p, g)) - p * dot(p_t, g)).to(rows.dtype)
         return out
 
 
 def _by_probability(rows: Tensor, grad: Tensor, outer: Tensor) -> Tensor:
     """Derivative of ``sum outer p (g - sum p g)`` in `p`."""
-    dtype = _wide(rows.dtype)
+    dtype = wide_of(rows.dtype)
     p, grad, outer = softmax(rows, log=False, dtype=dtype), grad.to(dtype), outer.to(dtype)
-    return outer * (grad - _dot(p, grad)) - grad * _dot(p, outer)
+    return outer * (grad - dot(p, grad)) - grad * dot(p, outer)
 
 
 def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> Tensor:
     """``p`` or ``log p`` over the middle dimension, rounded once to `dtype`."""
-    function = _Softmax if _traced() else _SoftmaxDual
+    function = _Softmax if traced() else _SoftmaxDual
     return function.apply(rows, log, dtype)[0]
 
 
 def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:
     """Differentiable in the rows and in `grad`."""
-    function = _SoftmaxGrad if _traced() else _SoftmaxGradDual
+    function = _SoftmaxGrad if traced() else _SoftmaxGradDual
     return function.apply(rows, peak, rest, grad)
-
-
-# -- the sum over rows ----------------------------------------------------------------------------
-
-
-class _Total(Function):
-    """Order-free sum of float64 values."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(values):
-        return _op.exact_sum(values)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.shape = inputs[0].shape
-
-    @staticmethod
-    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return grad.unsqueeze(-1).expand(ctx.shape)
-
-
-class _TotalDual(_Total):
-    @_forward_rule
-    def jvp(ctx: Any, saved, values_t):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return total(values_t)
-
-
-def total(values: Tensor) -> Tensor:
-    """Sum over the last dimension."""
-    function = _Total if _traced() else _TotalDual
-    return function.apply(values)

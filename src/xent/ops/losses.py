@@ -5,7 +5,8 @@ from torch import Tensor
 
 from .. import _algebra
 from .._plan import Plan
-from . import autograd
+from .autograd import row_terms
+from .rules import times, total
 
 _op = torch.ops.xent
 
@@ -13,7 +14,7 @@ _op = torch.ops.xent
 def cross_entropy(plan: Plan) -> Tensor:
     """The loss that `plan` asks for."""
     mixed = plan.smoothing > 0
-    hard, smooth, mass = autograd.row_terms(plan.rows, plan.target, plan.class_weight, plan.ignore_index, mixed)
+    hard, smooth, mass = row_terms(plan.rows, plan.target, plan.class_weight, plan.ignore_index, mixed)
     losses = _algebra.loss(hard, smooth if mixed else None, plan.smoothing, plan.classes)
     return _reduce(losses, mass, plan)
 
@@ -27,8 +28,8 @@ def nll(plan: Plan) -> Tensor:
         return _reduce(mass, mass, plan)
     if plan.class_weight is not None:
         mass = plan.class_weight.to(torch.float64)[at].where(kept, 0.0)
-    log_p = plan.rows.gather(1, at.unsqueeze(1)).squeeze(1).to(torch.float64).where(mass != 0, 0.0)
-    return _reduce(-mass * log_p, mass, plan)
+    log_p = plan.rows.gather(1, at.unsqueeze(1)).squeeze(1).to(torch.float64)
+    return _reduce(-times(mass, log_p), mass, plan)
 
 
 def _reduce(losses: Tensor, mass: Tensor, plan: Plan) -> Tensor:
@@ -36,12 +37,12 @@ def _reduce(losses: Tensor, mass: Tensor, plan: Plan) -> Tensor:
     probabilities' losses by the number of rows, whatever their weights."""
     if plan.reduction == "none":
         return losses.reshape(plan.shape).to(plan.dtype)
-    total = autograd.total(losses.reshape(losses.numel()))
+    whole = total(losses.reshape(losses.numel()))
     if plan.reduction == "mean":
         divisor = _divisor(mass, plan)
         # A mean over nothing is nan, and moves nothing: its gradient is 0.
-        total = (total / divisor.where(divisor != 0, 1.0)).where(divisor != 0, float("nan"))
-    return total.to(plan.dtype)
+        whole = (whole / divisor.where(divisor != 0, 1.0)).where(divisor != 0, float("nan"))
+    return whole.to(plan.dtype)
 
 
 def _divisor(mass: Tensor, plan: Plan) -> Tensor:
@@ -49,4 +50,4 @@ def _divisor(mass: Tensor, plan: Plan) -> Tensor:
         return mass.new_tensor(mass.numel() if plan.classes else 0)
     if plan.class_weight is None:
         return mass.sum()  # of ones and zeros: exact in any order up to 2**53 rows
-    return autograd.total(mass.reshape(mass.numel()))
+    return total(mass.reshape(mass.numel()))

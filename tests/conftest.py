@@ -1,25 +1,13 @@
-"""What every test and every doctest starts from."""
+"""What every test starts from."""
 
 import pytest
 import torch
-import torch.nn.functional as F
-
-import xent
-
-# Small tensors gain nothing from threads, and on a busy machine every one of torch's parallel regions waits for its
-# slowest thread: 20 times as long with two other programs on two cores. What threads may change has its own tests.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     """The same random numbers for a test, alone or among others."""
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def names_for_doctests(doctest_namespace):
-    doctest_namespace.update(torch=torch, F=F, xent=xent)
 
 
 @pytest.fixture

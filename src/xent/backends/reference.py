@@ -5,6 +5,9 @@ float16 results are the exact ones rounded once. For float64 logits the rounding
 carried into exp, and sums carry theirs (`blocks`).
 """
 
+from abc import ABC, abstractmethod
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -118,12 +121,24 @@ def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tens
 # -- what asks for probability: each pull has an attraction of every class ------------------------
 
 
-class _Pull:
-    """An attraction `a`, by tile; 0 leaves a class out, whatever its logit."""
+class _Pull(Protocol):
+    """An attraction `a`; 0 leaves a class out, whatever its logit."""
 
+    def split(self, block: Block) -> tuple[Tensor | float, Tensor | float]:
+        """``sum a_j`` over the classes at the peak, and over the others."""
+        ...
+
+    def subtract_from(self, out: Tensor, block: Block, tile: slice, factor: Tensor) -> None:
+        """``out -= factor a``."""
+        ...
+
+
+class _Written(ABC):
+    """A pull that can be written out, tile by tile."""
+
+    @abstractmethod
     def of(self, block: Block, tile: slice) -> Tensor:
         """``a_j``, in a shape that broadcasts to the tile."""
-        raise NotImplementedError  # every pull that is written out has its own
 
     def moments(self, block: Block) -> tuple[Tensor, Tensor]:
         """``sum a_j (x_j - peak)`` and ``sum a_j``."""
@@ -136,15 +151,13 @@ class _Pull:
         return block.sums(terms)
 
     def split(self, block: Block) -> tuple[Tensor | float, Tensor | float]:
-        """``sum a_j`` over the classes at the peak, and over the others."""
         return block.split(lambda tile: self.of(block, tile))
 
     def subtract_from(self, out: Tensor, block: Block, tile: slice, factor: Tensor) -> None:
-        """``out -= factor a``."""
         out -= factor.unsqueeze(1) * self.of(block, tile)
 
 
-class _Distribution(_Pull):
+class _Distribution(_Written):
     """``a_j = q_j w_j``."""
 
     def __init__(self, target: Tensor, class_weight: Tensor | None) -> None:
@@ -155,7 +168,7 @@ class _Distribution(_Pull):
         return q if self.weight is None else q * self.weight[:, tile]
 
 
-class _Weights(_Pull):
+class _Weights(_Written):
     """``a_j = w_j``, or 1: what label smoothing asks of every row."""
 
     def __init__(self, class_weight: Tensor | None, classes: int) -> None:
@@ -170,7 +183,7 @@ class _Weights(_Pull):
         return (1.0, self.classes - 1.0) if self.weight is None else super().split(block)
 
 
-class _Labels(_Pull):
+class _Labels:
     """``a_y = w_y``, and nothing elsewhere: never written out."""
 
     def __init__(self, rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int) -> None:

@@ -11,7 +11,8 @@
 #include <immintrin.h>
 #endif
 
-#define XENT_INLINE inline __attribute__((always_inline))
+#define XENT_ALWAYS __attribute__((always_inline))
+#define XENT_INLINE inline XENT_ALWAYS
 
 namespace XENT_ISA {
 
@@ -19,7 +20,6 @@ namespace XENT_ISA {
 
 struct Mask16 { __mmask16 m; };
 struct Mask8 { __mmask8 m; };
-struct Int16 { __m512i v; };
 
 struct F16 {
     using Real = float;
@@ -29,7 +29,6 @@ struct F16 {
     static XENT_INLINE F16 of(float x) { return {_mm512_set1_ps(x)}; }
     static XENT_INLINE F16 load(const float *p) { return {_mm512_loadu_ps(p)}; }
     XENT_INLINE void store(float *p) const { _mm512_storeu_ps(p, v); }
-    XENT_INLINE void stream(float *p) const { _mm512_stream_ps(p, v); }
 };
 XENT_INLINE F16 operator+(F16 a, F16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 XENT_INLINE F16 operator-(F16 a, F16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -39,7 +38,6 @@ XENT_INLINE F16 fma(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v
 XENT_INLINE F16 larger(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 XENT_INLINE Mask16 equal(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 XENT_INLINE F16 select(Mask16 m, F16 yes, F16 no) { return {_mm512_mask_blend_ps(m.m, no.v, yes.v)}; }
-XENT_INLINE Mask16 operator&(Mask16 a, Mask16 b) { return {static_cast<__mmask16>(a.m & b.m)}; }
 // 2**n for the integer that `magic` left in the low bits of n.
 XENT_INLINE F16 power_of_two(F16 magic_sum, F16 *second) {
     __m512i n = _mm512_srai_epi32(_mm512_slli_epi32(_mm512_castps_si512(magic_sum.v), 10), 10);
@@ -57,7 +55,6 @@ struct D8 {
     static XENT_INLINE D8 of(double x) { return {_mm512_set1_pd(x)}; }
     static XENT_INLINE D8 load(const double *p) { return {_mm512_loadu_pd(p)}; }
     XENT_INLINE void store(double *p) const { _mm512_storeu_pd(p, v); }
-    XENT_INLINE void stream(double *p) const { _mm512_stream_pd(p, v); }
 };
 XENT_INLINE D8 operator+(D8 a, D8 b) { return {_mm512_add_pd(a.v, b.v)}; }
 XENT_INLINE D8 operator-(D8 a, D8 b) { return {_mm512_sub_pd(a.v, b.v)}; }
@@ -66,7 +63,6 @@ XENT_INLINE D8 fma(D8 a, D8 b, D8 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; 
 XENT_INLINE D8 larger(D8 a, D8 b) { return {_mm512_max_pd(a.v, b.v)}; }
 XENT_INLINE Mask8 equal(D8 a, D8 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 XENT_INLINE D8 select(Mask8 m, D8 yes, D8 no) { return {_mm512_mask_blend_pd(m.m, no.v, yes.v)}; }
-XENT_INLINE Mask8 operator&(Mask8 a, Mask8 b) { return {static_cast<__mmask8>(a.m & b.m)}; }
 XENT_INLINE D8 power_of_two(D8 magic_sum, D8 *second) {
     __m512i n = _mm512_castpd_si512(magic_sum.v);
     n = _mm512_srai_epi64(_mm512_slli_epi64(n, 13), 13);
@@ -78,6 +74,11 @@ XENT_INLINE D8 power_of_two(D8 magic_sum, D8 *second) {
 XENT_INLINE D8 low_half(F16 a) { return {_mm512_cvtps_pd(_mm512_castps512_ps256(a.v))}; }
 XENT_INLINE D8 high_half(F16 a) {
     return {_mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1)))};
+}
+XENT_INLINE F16 rounded(D8 low, D8 high) {
+    __m512 a = _mm512_castps256_ps512(_mm512_cvtpd_ps(low.v));
+    __m256d b = _mm256_castps_pd(_mm512_cvtpd_ps(high.v));
+    return {_mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(a), b, 1))};
 }
 
 #elif defined(__AVX2__)
@@ -93,7 +94,6 @@ struct F16 {
     static XENT_INLINE F16 of(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
     static XENT_INLINE F16 load(const float *p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
     XENT_INLINE void store(float *p) const { _mm256_storeu_ps(p, a), _mm256_storeu_ps(p + 8, b); }
-    XENT_INLINE void stream(float *p) const { _mm256_stream_ps(p, a), _mm256_stream_ps(p + 8, b); }
 };
 XENT_INLINE F16 operator+(F16 x, F16 y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 XENT_INLINE F16 operator-(F16 x, F16 y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
@@ -109,7 +109,6 @@ XENT_INLINE Mask16 equal(F16 x, F16 y) {
 XENT_INLINE F16 select(Mask16 m, F16 yes, F16 no) {
     return {_mm256_blendv_ps(no.a, yes.a, m.a), _mm256_blendv_ps(no.b, yes.b, m.b)};
 }
-XENT_INLINE Mask16 operator&(Mask16 x, Mask16 y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
 XENT_INLINE __m256 power_of_two_half(__m256 magic_sum, __m256 *second) {
     __m256i n = _mm256_srai_epi32(_mm256_slli_epi32(_mm256_castps_si256(magic_sum), 10), 10);
     __m256i half = _mm256_srai_epi32(n, 1), other = _mm256_sub_epi32(n, half);
@@ -130,7 +129,6 @@ struct D8 {
     static XENT_INLINE D8 of(double x) { return {_mm256_set1_pd(x), _mm256_set1_pd(x)}; }
     static XENT_INLINE D8 load(const double *p) { return {_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4)}; }
     XENT_INLINE void store(double *p) const { _mm256_storeu_pd(p, a), _mm256_storeu_pd(p + 4, b); }
-    XENT_INLINE void stream(double *p) const { _mm256_stream_pd(p, a), _mm256_stream_pd(p + 4, b); }
 };
 XENT_INLINE D8 operator+(D8 x, D8 y) { return {_mm256_add_pd(x.a, y.a), _mm256_add_pd(x.b, y.b)}; }
 XENT_INLINE D8 operator-(D8 x, D8 y) { return {_mm256_sub_pd(x.a, y.a), _mm256_sub_pd(x.b, y.b)}; }
@@ -145,7 +143,6 @@ XENT_INLINE Mask8 equal(D8 x, D8 y) {
 XENT_INLINE D8 select(Mask8 m, D8 yes, D8 no) {
     return {_mm256_blendv_pd(no.a, yes.a, m.a), _mm256_blendv_pd(no.b, yes.b, m.b)};
 }
-XENT_INLINE Mask8 operator&(Mask8 x, Mask8 y) { return {_mm256_and_pd(x.a, y.a), _mm256_and_pd(x.b, y.b)}; }
 XENT_INLINE __m256d power_of_two_half(__m256d magic_sum, __m256d *second) {
     // The low 32 bits of the sum hold n (|n| < 2**31); AVX2 has no 64-bit arithmetic shift, so halve there.
     __m256i n = _mm256_castpd_si256(magic_sum);
@@ -163,67 +160,71 @@ XENT_INLINE D8 low_half(F16 x) {
 XENT_INLINE D8 high_half(F16 x) {
     return {_mm256_cvtps_pd(_mm256_castps256_ps128(x.b)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1))};
 }
+XENT_INLINE F16 rounded(D8 low, D8 high) {
+    return {_mm256_set_m128(_mm256_cvtpd_ps(low.b), _mm256_cvtpd_ps(low.a)),
+            _mm256_set_m128(_mm256_cvtpd_ps(high.b), _mm256_cvtpd_ps(high.a))};
+}
 
-#else  // any machine: plain loops, which compilers turn into what vectors there are
+#else  // any machine: the vectors of GCC and Clang, which become what registers there are
 
-template <class T, int N> struct Bits { bool m[N]; };
-template <class T, int N> struct Lanes {
+typedef float f16 __attribute__((vector_size(64)));
+typedef double d8 __attribute__((vector_size(64)));
+typedef float f8 __attribute__((vector_size(32)));
+typedef int32_t i16 __attribute__((vector_size(64)));
+typedef int64_t i8 __attribute__((vector_size(64)));
+
+template <class Vector, class Bits_, class T, int N> struct Lanes {
     using Real = T;
-    using Mask = Bits<T, N>;
+    using Bits = Bits_;
+    using Mask = Bits_;
     static constexpr int lanes = N;
-    T v[N];
-    static XENT_INLINE Lanes of(T x) { Lanes r; for (int i = 0; i < N; i++) r.v[i] = x; return r; }
-    static XENT_INLINE Lanes load(const T *p) { Lanes r; memcpy(r.v, p, sizeof r.v); return r; }
-    XENT_INLINE void store(T *p) const { memcpy(p, v, sizeof v); }
-    XENT_INLINE void stream(T *p) const { store(p); }
+    Vector v;
+    static XENT_INLINE Lanes of(T x) { return {x - Vector{}}; }
+    static XENT_INLINE Lanes load(const T *p) { Lanes r; memcpy(&r.v, p, sizeof r.v); return r; }
+    XENT_INLINE void store(T *p) const { memcpy(p, &v, sizeof v); }
+    friend XENT_INLINE Lanes operator+(Lanes a, Lanes b) { return {a.v + b.v}; }
+    friend XENT_INLINE Lanes operator-(Lanes a, Lanes b) { return {a.v - b.v}; }
+    friend XENT_INLINE Lanes operator*(Lanes a, Lanes b) { return {a.v * b.v}; }
+    // Two roundings: without an instruction for it, fma is a call of 20 ns. The last bits differ from the other sets.
+    friend XENT_INLINE Lanes fma(Lanes a, Lanes b, Lanes c) { return {a.v * b.v + c.v}; }
+    friend XENT_INLINE Lanes larger(Lanes a, Lanes b) { return {a.v > b.v ? a.v : b.v}; }
+    friend XENT_INLINE Bits equal(Lanes a, Lanes b) { return a.v == b.v; }
+    friend XENT_INLINE Lanes select(Bits m, Lanes yes, Lanes no) { return {m ? yes.v : no.v}; }
 };
-#define XENT_EACH template <class T, int N> XENT_INLINE
-XENT_EACH Lanes<T, N> operator+(Lanes<T, N> a, Lanes<T, N> b) { for (int i = 0; i < N; i++) a.v[i] += b.v[i]; return a; }
-XENT_EACH Lanes<T, N> operator-(Lanes<T, N> a, Lanes<T, N> b) { for (int i = 0; i < N; i++) a.v[i] -= b.v[i]; return a; }
-XENT_EACH Lanes<T, N> operator*(Lanes<T, N> a, Lanes<T, N> b) { for (int i = 0; i < N; i++) a.v[i] *= b.v[i]; return a; }
-// Two roundings: without an instruction for it, fma is a call of 20 ns. The last bits differ from the other sets.
-XENT_EACH Lanes<T, N> fma(Lanes<T, N> a, Lanes<T, N> b, Lanes<T, N> c) { return a * b + c; }
-XENT_EACH Lanes<T, N> larger(Lanes<T, N> a, Lanes<T, N> b) {
-    for (int i = 0; i < N; i++) b.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
-    return b;
-}
-XENT_EACH Bits<T, N> equal(Lanes<T, N> a, Lanes<T, N> b) {
-    Bits<T, N> r;
-    for (int i = 0; i < N; i++) r.m[i] = a.v[i] == b.v[i];
-    return r;
-}
-XENT_EACH Lanes<T, N> select(Bits<T, N> m, Lanes<T, N> yes, Lanes<T, N> no) {
-    for (int i = 0; i < N; i++) no.v[i] = m.m[i] ? yes.v[i] : no.v[i];
-    return no;
-}
-XENT_EACH Bits<T, N> operator&(Bits<T, N> a, Bits<T, N> b) { for (int i = 0; i < N; i++) a.m[i] &= b.m[i]; return a; }
-using F16 = Lanes<float, 16>;
-using D8 = Lanes<double, 8>;
-XENT_INLINE F16 power_of_two(F16 s, F16 *second) {
-    F16 first;
-    for (int i = 0; i < 16; i++) {
-        int32_t n, half, a, b;
-        memcpy(&n, &s.v[i], 4);
-        n = static_cast<int32_t>(static_cast<uint32_t>(n) << 10) >> 10;
-        half = n >> 1, a = (half + 127) * (1 << 23), b = (n - half + 127) * (1 << 23);
-        memcpy(&first.v[i], &a, 4), memcpy(&second->v[i], &b, 4);
-    }
+using F16 = Lanes<f16, i16, float, 16>;
+using D8 = Lanes<d8, i8, double, 8>;
+template <class V, int dropped, int bias, int digits> XENT_INLINE V power_of_two_lanes(V magic_sum, V *second) {
+    typename V::Bits n, half, other;
+    memcpy(&n, &magic_sum, sizeof n);
+    n = (n << dropped) >> dropped, half = n >> 1, other = n - half;
+    half = (half + bias) << digits, other = (other + bias) << digits;
+    V first;
+    memcpy(&first, &half, sizeof half), memcpy(second, &other, sizeof other);
     return first;
 }
-XENT_INLINE D8 power_of_two(D8 s, D8 *second) {
-    D8 first;
-    for (int i = 0; i < 8; i++) {
-        int64_t n, half, a, b;
-        memcpy(&n, &s.v[i], 8);
-        n = static_cast<int64_t>(static_cast<uint64_t>(n) << 13) >> 13;
-        half = n >> 1, a = (half + 1023) * (INT64_C(1) << 52), b = (n - half + 1023) * (INT64_C(1) << 52);
-        memcpy(&first.v[i], &a, 8), memcpy(&second->v[i], &b, 8);
-    }
-    return first;
+XENT_INLINE F16 power_of_two(F16 s, F16 *second) { return power_of_two_lanes<F16, 10, 127, 23>(s, second); }
+XENT_INLINE D8 power_of_two(D8 s, D8 *second) { return power_of_two_lanes<D8, 13, 1023, 52>(s, second); }
+XENT_INLINE D8 low_half(F16 x) { f8 part; memcpy(&part, &x, sizeof part); return {__builtin_convertvector(part, d8)}; }
+XENT_INLINE D8 high_half(F16 x) {
+    f8 part;
+    memcpy(&part, reinterpret_cast<const char *>(&x) + sizeof part, sizeof part);
+    return {__builtin_convertvector(part, d8)};
 }
-XENT_INLINE D8 low_half(F16 x) { D8 r; for (int i = 0; i < 8; i++) r.v[i] = x.v[i]; return r; }
-XENT_INLINE D8 high_half(F16 x) { D8 r; for (int i = 0; i < 8; i++) r.v[i] = x.v[i + 8]; return r; }
+XENT_INLINE F16 rounded(D8 low, D8 high) {
+    f8 parts[2] = {__builtin_convertvector(low.v, f8), __builtin_convertvector(high.v, f8)};
+    F16 x;
+    memcpy(&x, parts, sizeof x);
+    return x;
+}
 
 #endif
+
+// The doubles in lanes of either kind, and back.
+XENT_INLINE D8 first_of(F16 v) { return low_half(v); }
+XENT_INLINE D8 second_of(F16 v) { return high_half(v); }
+XENT_INLINE D8 first_of(D8 v) { return v; }
+XENT_INLINE D8 second_of(D8 v) { return v; }
+XENT_INLINE void join(F16 *v, D8 low, D8 high) { *v = rounded(low, high); }
+XENT_INLINE void join(D8 *v, D8 low, D8) { *v = low; }
 
 }  // namespace XENT_ISA

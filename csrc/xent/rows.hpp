@@ -47,113 +47,143 @@ template <class T, class V> class Row {
 
     double set_peak(double value) {
         peak = static_cast<Wide>(value);
-        // Nothing below counts: exp(-150) and exp(-760) are 0. It keeps -inf out of differences; nan stays.
-        floor = peak - (sizeof(T) < 8 ? Wide(150) : Wide(760));
         return peak;
     }
 
-    // sum exp(x - peak) without one occurrence of the peak.
+    // sum exp(x - peak) without one occurrence of the peak; nan where the peak is not finite.
     double rest() const {
-        Sum below, peaks;
+        Sum below;
         const V zero = V::of(0), one = V::of(1);
-        each([&](int64_t j, V d, V low) {
-            (void)j;
+        V peaks = zero;  // whole numbers, exact up to 2**24 a lane
+        each([&](int64_t, V d, V low) {
             auto top = equal(d, zero);
             below.add(select(top, zero, exp_times(d, low, one)));
-            peaks.add(select(top, one, zero));
+            peaks = peaks + select(top, one, zero);
         });
         if (!(std::fabs(peak) <= std::numeric_limits<Wide>::max())) return std::numeric_limits<double>::quiet_NaN();
-        return below.total() + (peaks.total() - 1.0);
+        Sum counted;
+        counted.add(peaks);
+        return below.total() + (counted.total() - 1.0);
+    }
+
+    bool holds_nan() const {
+        for (int64_t j = 0; j < size; j++)
+            if (widen(x[j]) != widen(x[j])) return true;
+        return false;
     }
 
     // sum a (x - peak) and sum a, for a = q w (or w where q is null); classes with a = 0 are left out.
     template <class Q> void moments(const Q *q, const ClassWeights<Wide> &w, double *picked, double *mass) const {
-        Sum first, zeroth;
-        const V zero = V::of(0);
-        for (int64_t j = 0; j < size; j += lanes) {
-            V a = attraction(q, w, j);
-            V term = a * (logits_at(j) - V::of(peak));
-            first.add(select(equal(a, zero), zero, term));
+        const D8 zero = D8::of(0), top = D8::of(peak);
+        both(picked, mass, [&](int64_t j, auto half, auto &first, auto &zeroth) {
+            D8 a = attraction(q, w, j, half);
+            first.add(select(equal(a, zero), zero, a * (half(logits_at(j)) - top)));
             zeroth.add(a);
-        }
-        *picked = first.total(), *mass = zeroth.total();
+        });
     }
 
     // sum a over the classes at the peak, and over the others.
     template <class Q> void split(const Q *q, const ClassWeights<Wide> &w, double *top, double *off) const {
-        Sum on, below;
-        const V zero = V::of(0);
-        for (int64_t j = 0; j < size; j += lanes) {
-            V a = attraction(q, w, j);
-            auto at_peak = equal(logits_at(j), V::of(peak));
+        const D8 zero = D8::of(0), highest = D8::of(peak);
+        both(top, off, [&](int64_t j, auto half, auto &on, auto &below) {
+            D8 a = attraction(q, w, j, half);
+            auto at_peak = equal(half(logits_at(j)), highest);
             on.add(select(at_peak, a, zero));
             below.add(select(at_peak, zero, a));
-        }
-        *top = on.total(), *off = below.total();
+        });
     }
 
+    // out_j = exp(x_j - peak) scale, and `lifted` at a lone peak.
+    void gradient(T *out, double scale, bool lone, double lifted) const {
+        const V zero = V::of(0), factor = V::of(static_cast<Wide>(scale)), top = V::of(static_cast<Wide>(lifted));
+        const V slip = slip_of(scale);
+        each([&](int64_t j, V d, V low) {
+            V g = exp_times(d, low + slip, factor);
+            put(out, j, lone ? select(equal(d, zero), top, g) : g);
+        });
+    }
     // out_j = exp(x_j - peak) scale - hard q_j w_j - smooth w_j, and `lifted` at a lone peak.
+    // A difference, so it is taken in double; exp comes 2**60 too large, that no part of it is lost to underflow.
     template <class Q>
     void gradient(T *out, double scale, bool lone, double lifted, double hard, const Q *q, double smooth,
                   const ClassWeights<Wide> &w) const {
-        const V zero = V::of(0), factor = V::of(static_cast<Wide>(scale)), top = V::of(static_cast<Wide>(lifted));
-        const V h = V::of(static_cast<Wide>(-hard)), s = V::of(static_cast<Wide>(-smooth));
-        const bool silent = scale == 0;
+        const bool floats = sizeof(Wide) < 8, silent = scale == 0;
+        const V zero = V::of(0), top = V::of(static_cast<Wide>(lifted)), lift = V::of(floats ? Wide(0x1p60) : Wide(1));
+        const D8 factor = D8::of(floats ? scale * 0x1p-60 : scale), h = D8::of(-hard), s = D8::of(-smooth);
         each([&](int64_t j, V d, V low) {
-            V g = silent ? zero : exp_times(d, low, factor);
-            if (q) g = fma(h, attraction(q, w, j), g);
-            if (smooth != 0) g = w.lanes ? fma(s, weights_at(w, j), g) : g + s;
-            if (lone) g = select(equal(d, zero), top, g);
-            put(out, j, g);
+            V e = exp_times(d, low, lift), g;
+            auto part = [&](auto half) XENT_ALWAYS {
+                D8 of_half = silent ? D8::of(0) : half(e) * factor;
+                if (q) of_half = fma(h, attraction(q, w, j, half), of_half);
+                if (smooth != 0) of_half = w.lanes ? fma(s, half(weights_at(w, j)), of_half) : of_half + s;
+                return of_half;
+            };
+            D8 first = part([](V v) XENT_ALWAYS { return first_of(v); });
+            join(&g, first, floats ? part([](V v) XENT_ALWAYS { return second_of(v); }) : first);
+            put(out, j, lone ? select(equal(d, zero), top, g) : g);
         });
     }
 
     // exp(x_j - peak) / (1 + rest), or its logarithm.
     template <class O> void softmax(O *out, double rest) const {
-        const V share = V::of(static_cast<Wide>(1.0 / (1.0 + rest)));
-        each([&](int64_t j, V d, V low) { put(out, j, exp_times(d, low, share)); });
+        const double scale = 1.0 / (1.0 + rest);
+        const V share = V::of(static_cast<Wide>(scale)), slip = slip_of(scale);
+        each([&](int64_t j, V d, V low) { put(out, j, exp_times(d, low + slip, share)); });
     }
     template <class O> void log_softmax(O *out, double rest) const {
-        const V log_mass = V::of(static_cast<Wide>(std::log1p(rest)));
-        const V bottom = V::of(static_cast<Wide>(-infinity));
+        const V top = V::of(peak), log_mass = V::of(static_cast<Wide>(std::log1p(rest)));
+        const V lowest = V::of(std::numeric_limits<Wide>::lowest()), zero = V::of(0);
         for (int64_t j = 0; j < size; j += lanes) {
-            V v = logits_at(j), d = v - V::of(peak);
-            V low = carried ? select(equal(v, bottom), V::of(0), dropped(v, V::of(peak), d)) : V::of(0);
+            V v = logits_at(j), d = v - top;
+            V low = carried ? select(equal(larger(lowest, d), d), dropped(v, top, d), zero) : zero;  // none in -inf
             put(out, j, (d - log_mass) + low);
         }
     }
 
-    // sum exp(x - peak) g over the classes at the peak, and over the others.
+    // sum exp(x - peak) g over the classes at the peak, and over the others; an exp of 0 leaves its class out.
+    // In float lanes 0 may stand for an exp that double holds, so there an inf or nan of g shows in the sums.
     template <class G> void slopes(const G *g, double *top, double *off) const {
-        Sum on, below;
-        const V zero = V::of(0), one = V::of(1);
-        each([&](int64_t j, V d, V low) {
-            auto at_peak = equal(d, zero);
-            V e = exp_times(d, low, one), term = e * values_at(g, j);
-            term = select(equal(e, zero), zero, term);
-            on.add(select(at_peak, term, zero));
-            below.add(select(at_peak, zero, term));
+        const V one = V::of(1), zero = V::of(0);
+        const D8 none = D8::of(0);
+        V d = zero, e = zero;
+        int64_t at = -1;
+        both(top, off, [&](int64_t j, auto half, auto &on, auto &below) {
+            if (j != at) at = j, d = distance(j), e = exp_times(d, lost_at(j, d), one);
+            D8 p = half(e), term = p * half(values_at(g, j));
+            if (lanes == D8::lanes) term = select(equal(p, none), none, term);
+            auto at_peak = equal(half(d), none);
+            on.add(select(at_peak, term, none));
+            below.add(select(at_peak, none, term));
         });
-        *top = on.total(), *off = below.total();
     }
-    // p_j (g_j - mean), with (g_j rest - others) / (1 + rest) for the bracket at a lone peak.
+    // p_j (g_j - mean), and `lifted` at a lone peak. The mean comes as a rounded one and what that dropped.
     template <class G>
-    void softmax_gradient(T *out, const G *g, double rest, double mean, double others, bool lone) const {
-        const V zero = V::of(0), share = V::of(static_cast<Wide>(1.0 / (1.0 + rest)));
-        const V middle = V::of(static_cast<Wide>(mean)), away = V::of(static_cast<Wide>(-others / (1.0 + rest)));
-        const V under = V::of(static_cast<Wide>(rest / (1.0 + rest)));
+    void softmax_gradient(T *out, const G *g, double rest, double mean, bool lone, double lifted) const {
+        const double scale = 1.0 / (1.0 + rest);
+        const V zero = V::of(0), share = V::of(static_cast<Wide>(scale)), slip = slip_of(scale);
+        const V middle = V::of(static_cast<Wide>(mean)), top = V::of(static_cast<Wide>(lifted));
+        const V remainder = V::of(static_cast<Wide>(mean - static_cast<Wide>(mean)));
         each([&](int64_t j, V d, V low) {
-            V p = exp_times(d, low, share), slope = values_at(g, j), step = slope - middle;
-            if (lone) step = select(equal(d, zero), fma(slope, under, away), step);
-            put(out, j, select(equal(p, zero), zero, p * step));
+            V p = exp_times(d, low + slip, share), step = values_at(g, j) - middle;
+            if (sizeof(Wide) < 8) step = step - remainder;
+            step = select(equal(p, zero), zero, p * step);
+            put(out, j, lone ? select(equal(d, zero), top, step) : step);
         });
     }
 
     const T *x;
     int64_t size;
-    Wide peak = 0, floor = 0;
+    Wide peak = 0;
 
    private:
+    // exp of less counts for nothing, whatever it is multiplied with; -inf is brought up to it and nan stays.
+    static constexpr Wide deepest = sizeof(Wide) < 8 ? Wide(-170) : Wide(-1400);
+
+    // What the rounding of a factor to float drops, as something to add to the exponent.
+    static V slip_of(double scale) {
+        const Wide kept = static_cast<Wide>(scale);
+        return V::of(carried && sizeof(Wide) < 8 && kept != 0 ? static_cast<Wide>((scale - kept) / kept) : Wide(0));
+    }
     template <class Q> static XENT_INLINE V full(const Q *p) { return Io<V, Q>::load(p); }
     template <class Q> XENT_INLINE V values_at(const Q *q, int64_t j, double fill = 0) const {
         return j + lanes <= size ? full(q + j) : load_part<V>(q + j, size - j, fill);
@@ -161,14 +191,16 @@ template <class T, class V> class Row {
     XENT_INLINE V logits_at(int64_t j) const { return values_at(x, j, -infinity); }
     XENT_INLINE V weights_at(const ClassWeights<Wide> &w, int64_t j) const { return values_at(w.lanes, j); }
     XENT_INLINE V ones_at(int64_t j) const {
+        if (j + lanes <= size) return V::of(1);
         Wide ones[lanes];
         for (int i = 0; i < lanes; i++) ones[i] = j + i < size ? Wide(1) : Wide(0);
         return V::load(ones);
     }
-    template <class Q> XENT_INLINE V attraction(const Q *q, const ClassWeights<Wide> &w, int64_t j) const {
-        if (!q) return w.lanes ? weights_at(w, j) : ones_at(j);
-        V a = values_at(q, j);
-        return w.lanes ? a * weights_at(w, j) : a;
+    template <class Q, class Half>
+    XENT_INLINE D8 attraction(const Q *q, const ClassWeights<Wide> &w, int64_t j, Half half) const {
+        if (!q) return half(w.lanes ? weights_at(w, j) : ones_at(j));
+        D8 a = half(values_at(q, j));
+        return w.lanes ? a * half(weights_at(w, j)) : a;
     }
     template <class O> XENT_INLINE void put(O *out, int64_t j, V value) const {
         if (j + lanes <= size)
@@ -176,13 +208,30 @@ template <class T, class V> class Row {
         else
             store_part<V>(out + j, value, size - j);
     }
+    // x - peak, no less than `deepest`, and what its rounding dropped.
+    XENT_INLINE V distance(int64_t j) const { return larger(V::of(deepest), logits_at(j) - V::of(peak)); }
+    XENT_INLINE V lost_at(int64_t j, V d) const {
+        if (!carried) return V::of(0);
+        V v = logits_at(j), plain = v - V::of(peak);
+        return select(equal(plain, d), dropped(v, V::of(peak), d), V::of(0));
+    }
     // visit(j, x - peak, what its rounding dropped), a vector of classes at a time.
     template <class Visit> XENT_INLINE void each(Visit visit) const {
-        const V top = V::of(peak), bound = V::of(floor);
+        const V top = V::of(peak), bound = V::of(deepest), zero = V::of(0);
         for (int64_t j = 0; j < size; j += lanes) {
-            V v = larger(bound, logits_at(j)), d = v - top;
-            visit(j, d, carried ? dropped(v, top, d) : V::of(0));
+            V v = logits_at(j), plain = v - top, d = larger(bound, plain);
+            visit(j, d, carried ? select(equal(plain, d), dropped(v, top, plain), zero) : zero);
         }
+    }
+    // Two sums over the classes in double; add(j, half, first, second) is asked for each half of float lanes.
+    template <class Add> XENT_INLINE void both(double *first, double *second, Add add) const {
+        using Part = typename SumOf<D8, careful>::type;
+        Part a, b, c, d;
+        for (int64_t j = 0; j < size; j += lanes) {
+            add(j, [](V v) XENT_ALWAYS { return first_of(v); }, a, b);
+            if (lanes == 2 * D8::lanes) add(j, [](V v) XENT_ALWAYS { return second_of(v); }, c, d);
+        }
+        *first = a.total() + c.total(), *second = b.total() + d.total();
     }
 };
 

@@ -1,6 +1,6 @@
 // A range of rows of a call: brings each row's classes side by side, runs the kernel, puts results where they belong.
 #pragma once
-#include <memory>
+#include <algorithm>
 #include <vector>
 
 #include "call.hpp"
@@ -99,7 +99,7 @@ template <class T, class V> class Rows {
             case xent::gradient: return differentiate(row, r, k);
             case xent::softmax:
             case xent::log_softmax:
-                call.peak[r] = row.find_peak(), call.rest[r] = row.rest();
+                survey(row, &call.peak[r], &call.rest[r]);
                 if (call.kind == xent::softmax) return row.softmax(out.row(k), call.rest[r]);
                 return row.log_softmax(out.row(k), call.rest[r]);
             default: return differentiate_softmax(row, r, k);
@@ -116,13 +116,18 @@ template <class T, class V> class Rows {
         return -1;
     }
 
+    static void survey(Row<T, V> &row, double *peak, double *rest) {
+        *peak = row.find_peak(), *rest = row.rest();
+        if (*rest != *rest && row.holds_nan()) *peak = *rest;  // the vectors' maximum passes over nan
+    }
+
     double weight_of(int64_t y) const { return weights.exact ? weights.exact[y] : 1.0; }
 
     void summarise(Row<T, V> &row, int64_t r, int64_t k) {
         double peak = 0, rest = 0, picked = 0, mass = 0, mix = 0, whole;
         const int64_t y = soft ? 0 : label(r);
         if (y >= 0) {
-            peak = row.find_peak(), rest = row.rest();
+            survey(row, &peak, &rest);
             if (call.mixed) row.moments(static_cast<const T *>(nullptr), weights, &mix, &whole);
             if (soft) {
                 row.moments(q.row(k), weights, &picked, &mass);
@@ -142,13 +147,13 @@ template <class T, class V> class Rows {
         row.set_peak(call.peak[r]);
         const bool lone = rest < 1.0;
         T *to = out.row(k);
+        if (!soft && y < 0) return static_cast<void>(std::fill(to, to + row.size, T{}));
         if (soft) {
             row.split(q.row(k), weights, &top, &off);
         } else {
-            const double w = y < 0 ? 0.0 : weight_of(y);
-            if (y < 0) smooth = 0.0;
+            const double w = weight_of(y);
             if (w == 0) hard = 0.0;
-            const bool at_peak = y >= 0 && static_cast<double>(widen(row.x[y])) == call.peak[r];
+            const bool at_peak = static_cast<double>(widen(row.x[y])) == call.peak[r];
             top = at_peak ? w : 0.0, off = at_peak ? 0.0 : w, at_label = hard * w;
         }
         scale = hard * (top + off), lifted = hard * (off - top * rest);
@@ -159,8 +164,15 @@ template <class T, class V> class Rows {
                 top = 1.0, off = weights.sum - 1.0;
             scale += smooth * weights.sum, lifted += smooth * (off - top * rest);
         }
-        row.gradient(to, scale / mass_of_row, lone, lifted / mass_of_row, soft ? hard : 0.0,
-                     soft ? q.row(k) : nullptr, smooth, weights);
+        const double factor = scale / mass_of_row, top_entry = lifted / mass_of_row, of_q = soft ? hard : 0.0;
+        const T *probabilities = soft ? q.row(k) : nullptr;
+        const bool plain = !soft && smooth == 0 && within(factor) && within(top_entry);
+        if (plain)
+            row.gradient(to, factor, lone, top_entry);
+        else if (sizeof(Wide) == 8 || (within(factor) && within(top_entry) && within(of_q) && within(smooth)))
+            row.gradient(to, factor, lone, top_entry, of_q, probabilities, smooth, weights);
+        else
+            in_double(row).gradient(to, factor, lone, top_entry, of_q, probabilities, smooth, double_weights());
         if (y >= 0 && at_label != 0) {
             const double d = static_cast<double>(widen(row.x[y])) - call.peak[r];
             if (lone && d == 0) return;  // `lifted` has it
@@ -170,12 +182,30 @@ template <class T, class V> class Rows {
     }
 
     void differentiate_softmax(Row<T, V> &row, int64_t r, int64_t k) {
-        const double rest = call.rest[r];
-        double top, others;
         row.set_peak(call.peak[r]);
-        row.slopes(g.row(k), &top, &others);
-        row.softmax_gradient(out.row(k), g.row(k), rest, (top + others) / (1.0 + rest), others, rest < 1.0);
+        if (!slope_away(row, r, k)) {
+            Row<T, D8> wide = in_double(row);
+            slope_away(wide, r, k);
+        }
     }
+    template <class AnyRow> bool slope_away(AnyRow &row, int64_t r, int64_t k) {
+        const double rest = call.rest[r], mass = 1.0 + rest;
+        double top, others;
+        row.slopes(g.row(k), &top, &others);
+        const double mean = (top + others) / mass;
+        if (sizeof(row.peak) < 8 && !within(mean)) return false;
+        row.softmax_gradient(out.row(k), g.row(k), rest, mean, rest < 1.0, (top * rest - others) / mass / mass);
+        return true;
+    }
+
+    // Factors that float lanes bear: beyond, what they call 0 may count, and what they call inf may not be it.
+    static bool within(double factor) { return std::fabs(factor) <= 0x1p40; }
+    Row<T, D8> in_double(const Row<T, V> &row) const {
+        Row<T, D8> wide(row.x, row.size);
+        wide.set_peak(row.peak);
+        return wide;
+    }
+    ClassWeights<double> double_weights() const { return {weights.exact, weights.exact, weights.sum}; }
 
     static constexpr View nothing{nullptr, 0, 1, 0};
     const Call &call;
@@ -191,7 +221,7 @@ template <class T, class V> void run_rows(const Call &call, int64_t begin, int64
 }
 
 inline void run(const Call &call, int64_t begin, int64_t end, std::atomic<int64_t> &wrong) {
-    const bool small = call.classes <= few;
+    const bool small = call.classes <= few || call.classes > INT64_C(1) << 28;  // floats count 2**24 peaks a lane
     switch (call.type) {
         case xent::float64: return run_rows<double, D8>(call, begin, end, wrong);
         case xent::float32: return (small ? run_rows<float, D8> : run_rows<float, F16>)(call, begin, end, wrong);

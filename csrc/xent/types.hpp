@@ -146,13 +146,14 @@ template <class V, class T> struct Io {
 
 #endif
 
-// The first n elements, and `fill` behind them.
-template <class V, class T> XENT_INLINE V load_part(const T *p, int64_t n, double fill) {
+// The first n elements, and `fill` behind them. Not inlined: there is one a row at most, and it stands in many loops.
+template <class V, class T> __attribute__((noinline)) V load_part(const T *p, int64_t n, double fill) {
     T room[V::lanes];
-    for (int i = 0; i < V::lanes; i++) room[i] = i < n ? p[i] : As<T>::of(fill);
+    for (int i = 0; i < V::lanes; i++) room[i] = As<T>::of(fill);
+    memcpy(room, p, static_cast<size_t>(n) * sizeof(T));
     return Io<V, T>::load(room);
 }
-template <class V, class T> XENT_INLINE void store_part(T *p, V x, int64_t n) {
+template <class V, class T> __attribute__((noinline)) void store_part(T *p, V x, int64_t n) {
     T room[V::lanes];
     Io<V, T>::store(room, x);
     memcpy(p, room, static_cast<size_t>(n) * sizeof(T));

@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # Contraction is off because a multiply-add that the compiler forms on its own would change bits between the sets.
-COMMON = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra"]
+COMMON = "-std=c++17 -O2 -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -Wall -Wextra".split()
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 SETS = {"baseline": ["-Wno-psabi"]}  # no vector crosses the border of a module
 if X86:

@@ -53,17 +53,17 @@ template <class T, class V> class Row {
     // sum exp(x - peak) without one occurrence of the peak; nan where the peak is not finite.
     double rest() const {
         Sum below;
-        const V zero = V::of(0), one = V::of(1);
+        const V zero = V::of(0), one = V::of(1), up = V::of(lift);
         V peaks = zero;  // whole numbers, exact up to 2**24 a lane
         each([&](int64_t, V d, V low) {
             auto top = equal(d, zero);
-            below.add(select(top, zero, exp_times(d, low, one)));
+            below.add(select(top, zero, exp_times(d, low, up)));
             peaks = peaks + select(top, one, zero);
         });
         if (!(std::fabs(peak) <= std::numeric_limits<Wide>::max())) return std::numeric_limits<double>::quiet_NaN();
         Sum counted;
         counted.add(peaks);
-        return below.total() + (counted.total() - 1.0);
+        return below.total() / lift + (counted.total() - 1.0);
     }
 
     bool holds_nan() const {
@@ -75,7 +75,7 @@ template <class T, class V> class Row {
     // sum a (x - peak) and sum a, for a = q w (or w where q is null); classes with a = 0 are left out.
     template <class Q> void moments(const Q *q, const ClassWeights<Wide> &w, double *picked, double *mass) const {
         const D8 zero = D8::of(0), top = D8::of(peak);
-        both(picked, mass, [&](int64_t j, auto half, auto &first, auto &zeroth) {
+        both(picked, mass, [&](int64_t j, auto half, auto &first, auto &zeroth) XENT_ALWAYS {
             D8 a = attraction(q, w, j, half);
             first.add(select(equal(a, zero), zero, a * (half(logits_at(j)) - top)));
             zeroth.add(a);
@@ -85,7 +85,7 @@ template <class T, class V> class Row {
     // sum a over the classes at the peak, and over the others.
     template <class Q> void split(const Q *q, const ClassWeights<Wide> &w, double *top, double *off) const {
         const D8 zero = D8::of(0), highest = D8::of(peak);
-        both(top, off, [&](int64_t j, auto half, auto &on, auto &below) {
+        both(top, off, [&](int64_t j, auto half, auto &on, auto &below) XENT_ALWAYS {
             D8 a = attraction(q, w, j, half);
             auto at_peak = equal(half(logits_at(j)), highest);
             on.add(select(at_peak, a, zero));
@@ -103,15 +103,15 @@ template <class T, class V> class Row {
         });
     }
     // out_j = exp(x_j - peak) scale - hard q_j w_j - smooth w_j, and `lifted` at a lone peak.
-    // A difference, so it is taken in double; exp comes 2**60 too large, that no part of it is lost to underflow.
+    // A difference, so it is taken in double.
     template <class Q>
     void gradient(T *out, double scale, bool lone, double lifted, double hard, const Q *q, double smooth,
                   const ClassWeights<Wide> &w) const {
-        const bool floats = sizeof(Wide) < 8, silent = scale == 0;
-        const V zero = V::of(0), top = V::of(static_cast<Wide>(lifted)), lift = V::of(floats ? Wide(0x1p60) : Wide(1));
-        const D8 factor = D8::of(floats ? scale * 0x1p-60 : scale), h = D8::of(-hard), s = D8::of(-smooth);
+        const bool silent = scale == 0;
+        const V zero = V::of(0), top = V::of(static_cast<Wide>(lifted)), up = V::of(lift);
+        const D8 factor = D8::of(scale / lift), h = D8::of(-hard), s = D8::of(-smooth);
         each([&](int64_t j, V d, V low) {
-            V e = exp_times(d, low, lift), g;
+            V e = exp_times(d, low, up), g;
             auto part = [&](auto half) XENT_ALWAYS {
                 D8 of_half = silent ? D8::of(0) : half(e) * factor;
                 if (q) of_half = fma(h, attraction(q, w, j, half), of_half);
@@ -119,7 +119,7 @@ template <class T, class V> class Row {
                 return of_half;
             };
             D8 first = part([](V v) XENT_ALWAYS { return first_of(v); });
-            join(&g, first, floats ? part([](V v) XENT_ALWAYS { return second_of(v); }) : first);
+            join(&g, first, lanes > D8::lanes ? part([](V v) XENT_ALWAYS { return second_of(v); }) : first);
             put(out, j, lone ? select(equal(d, zero), top, g) : g);
         });
     }
@@ -140,33 +140,43 @@ template <class T, class V> class Row {
         }
     }
 
-    // sum exp(x - peak) g over the classes at the peak, and over the others; an exp of 0 leaves its class out.
-    // In float lanes 0 may stand for an exp that double holds, so there an inf or nan of g shows in the sums.
-    template <class G> void slopes(const G *g, double *top, double *off) const {
-        const V one = V::of(1), zero = V::of(0);
-        const D8 none = D8::of(0);
-        V d = zero, e = zero;
-        int64_t at = -1;
-        both(top, off, [&](int64_t j, auto half, auto &on, auto &below) {
-            if (j != at) at = j, d = distance(j), e = exp_times(d, lost_at(j, d), one);
-            D8 p = half(e), term = p * half(values_at(g, j));
-            if (lanes == D8::lanes) term = select(equal(p, none), none, term);
-            auto at_peak = equal(half(d), none);
-            on.add(select(at_peak, term, none));
-            below.add(select(at_peak, none, term));
-        });
+    // g at the first class at the peak; 0 if there is none.
+    template <class G> double at_peak(const G *g) const {
+        for (int64_t j = 0; j < size; j++)
+            if (widen(x[j]) == peak) return widen(g[j]);
+        return 0;
     }
-    // p_j (g_j - mean), and `lifted` at a lone peak. The mean comes as a rounded one and what that dropped.
+
+    // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others; an exp of 0 leaves its class
+    // out. In float lanes 0 may stand for an exp that double holds, so there an inf or nan of g shows in the sums.
+    template <class G> void slopes(const G *g, double origin, double *top, double *off) const {
+        const D8 none = D8::of(0), middle = D8::of(origin);
+        V d = V::of(0), e = d;
+        int64_t at = -1;
+        both(top, off, [&](int64_t j, auto half, auto &on, auto &below) XENT_ALWAYS {
+            if (j != at) at = j, d = distance(j), e = exp_times(d, lost_at(j, d), V::of(lift));
+            D8 p = half(e), term = p * (half(values_at(g, j)) - middle);
+            if (lanes == D8::lanes) term = select(equal(p, none), none, term);
+            auto peaks = equal(half(d), none);
+            on.add(select(peaks, term, none));
+            below.add(select(peaks, none, term));
+        });
+        *top /= lift, *off /= lift;
+    }
+    // p_j (g_j - origin - mean), and `lifted` at a lone peak: in double, since it is a difference.
     template <class G>
-    void softmax_gradient(T *out, const G *g, double rest, double mean, bool lone, double lifted) const {
-        const double scale = 1.0 / (1.0 + rest);
-        const V zero = V::of(0), share = V::of(static_cast<Wide>(scale)), slip = slip_of(scale);
-        const V middle = V::of(static_cast<Wide>(mean)), top = V::of(static_cast<Wide>(lifted));
-        const V remainder = V::of(static_cast<Wide>(mean - static_cast<Wide>(mean)));
+    void softmax_gradient(T *out, const G *g, double rest, double origin, double mean, bool lone, double lifted) const {
+        const V zero = V::of(0), top = V::of(static_cast<Wide>(lifted)), up = V::of(lift);
+        const D8 none = D8::of(0), share = D8::of(1.0 / (1.0 + rest) / lift);
+        const D8 middle = D8::of(origin), off = D8::of(mean);
         each([&](int64_t j, V d, V low) {
-            V p = exp_times(d, low + slip, share), step = values_at(g, j) - middle;
-            if (sizeof(Wide) < 8) step = step - remainder;
-            step = select(equal(p, zero), zero, p * step);
+            V e = exp_times(d, low, up), step;
+            auto part = [&](auto half) XENT_ALWAYS {
+                D8 p = half(e);
+                return select(equal(p, none), none, p * share * ((half(values_at(g, j)) - middle) - off));
+            };
+            D8 first = part([](V v) XENT_ALWAYS { return first_of(v); });
+            join(&step, first, lanes > D8::lanes ? part([](V v) XENT_ALWAYS { return second_of(v); }) : first);
             put(out, j, lone ? select(equal(d, zero), top, step) : step);
         });
     }
@@ -178,6 +188,9 @@ template <class T, class V> class Row {
    private:
     // exp of less counts for nothing, whatever it is multiplied with; -inf is brought up to it and nan stays.
     static constexpr Wide deepest = sizeof(Wide) < 8 ? Wide(-170) : Wide(-1400);
+    // What exp is multiplied with on its way into a sum of doubles: 1e-65 of the peak still has all its digits in
+    // floats then, and `deepest` is 0.
+    static constexpr Wide lift = sizeof(Wide) < 8 ? Wide(0x1p90) : Wide(1);
 
     // What the rounding of a factor to float drops, as something to add to the exponent.
     static V slip_of(double scale) {

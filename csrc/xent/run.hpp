@@ -118,7 +118,7 @@ template <class T, class V> class Rows {
 
     static void survey(Row<T, V> &row, double *peak, double *rest) {
         *peak = row.find_peak(), *rest = row.rest();
-        if (*rest != *rest && row.holds_nan()) *peak = *rest;  // the vectors' maximum passes over nan
+        if (*rest != *rest && row.holds_nan()) *peak = row.set_peak(*rest);  // the vectors' maximum passes over nan
     }
 
     double weight_of(int64_t y) const { return weights.exact ? weights.exact[y] : 1.0; }
@@ -164,7 +164,7 @@ template <class T, class V> class Rows {
                 top = 1.0, off = weights.sum - 1.0;
             scale += smooth * weights.sum, lifted += smooth * (off - top * rest);
         }
-        const double factor = scale / mass_of_row, top_entry = lifted / mass_of_row, of_q = soft ? hard : 0.0;
+        const double factor = scale == 0 ? 0.0 : scale / mass_of_row, top_entry = lifted / mass_of_row, of_q = soft ? hard : 0.0;
         const T *probabilities = soft ? q.row(k) : nullptr;
         const bool plain = !soft && smooth == 0 && within(factor) && within(top_entry);
         if (plain)
@@ -188,13 +188,16 @@ template <class T, class V> class Rows {
             slope_away(wide, r, k);
         }
     }
+    // False where float lanes cannot tell what the slopes come to.
     template <class AnyRow> bool slope_away(AnyRow &row, int64_t r, int64_t k) {
+        constexpr bool floats = sizeof(row.peak) < 8;
         const double rest = call.rest[r], mass = 1.0 + rest;
+        const double origin = floats ? row.at_peak(g.row(k)) : 0.0;  // a common offset would eat a float exp's digits
         double top, others;
-        row.slopes(g.row(k), &top, &others);
-        const double mean = (top + others) / mass;
-        if (sizeof(row.peak) < 8 && !within(mean)) return false;
-        row.softmax_gradient(out.row(k), g.row(k), rest, mean, rest < 1.0, (top * rest - others) / mass / mass);
+        row.slopes(g.row(k), origin, &top, &others);
+        const double mean = (top + others) / mass, lifted = (top * rest - others) / mass / mass;
+        if (floats && !(within(mean) && within(origin))) return false;
+        row.softmax_gradient(out.row(k), g.row(k), rest, origin, mean, rest < 1.0, lifted);
         return true;
     }
 

@@ -12,10 +12,14 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # Contraction is off because a multiply-add that the compiler forms on its own would change bits between the sets.
-COMMON = "-std=c++17 -O2 -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -Wall -Wextra".split()
+COMMON = [
+    *("-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
+    *("-O2", "-g0", "-ffp-contract=off", "-fno-math-errno"),
+]
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 SETS = {"baseline": ["-Wno-psabi"]}  # no vector crosses the border of a module
 if X86:
+    SETS["baseline"] += ["-O1"]
     SETS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
     wide = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]
     SETS["avx512"] = [*SETS["avx2"], *wide, "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12's own headers

@@ -11,7 +11,13 @@
 #include <immintrin.h>
 #endif
 
+// Left to itself GCC keeps some of these as calls, and the sums in memory. The baseline of x86, which few machines
+// run, is spared the size and the seconds of compilation.
+#if defined(__AVX2__) || !defined(__x86_64__)
 #define XENT_ALWAYS __attribute__((always_inline))
+#else
+#define XENT_ALWAYS
+#endif
 #define XENT_INLINE inline XENT_ALWAYS
 
 namespace XENT_ISA {

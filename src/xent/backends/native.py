@@ -6,7 +6,9 @@ Threads are torch's: `torch.set_num_threads` is obeyed. `docs/design/cpu.md` has
 """
 
 import ctypes
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +17,12 @@ from .. import _algebra, _check
 from ..summary import RowSummary
 from . import reference
 
+_native: Any = None
+_missing: str | None = None
 try:
-    from . import _native
+    _native = import_module("._native", __package__)
 except ImportError as reason:
-    _native, _missing = None, f"the compiled module is missing ({reason}); reinstall with a C++ compiler at hand"
-else:
-    _missing = None
+    _missing = f"not compiled ({reason}); reinstall where there is a C++ compiler"
 
 name = "native"
 
@@ -77,6 +79,8 @@ def row_grad(
 
 def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """See `xent.backends.contract`."""
+    if torch.promote_types(rows.dtype, dtype) is dtype:
+        rows = rows.to(dtype)  # exact
     if dtype is not rows.dtype or rows.shape[1] == 0:
         return reference.softmax(rows, log, dtype)
     peak, rest = (rows.new_empty((rows.shape[0], rows.shape[2]), dtype=torch.float64) for _ in range(2))
@@ -112,10 +116,10 @@ def _run(
     slope: Tensor | None = None,
 ) -> None:
     """Hand the call over as numbers and addresses; every tensor named here outlives it."""
-    assert _native is not None
-    labels = target is not None and not target.is_floating_point()
-    if labels:
+    place = _view(target)
+    if target is not None and not target.is_floating_point():
         target = target.contiguous()
+        place = target.data_ptr(), 0, 0, 0
     weight = weight_float = weight_sum = None
     if class_weight is not None:
         weight = class_weight.to(torch.float64).contiguous()
@@ -126,7 +130,7 @@ def _run(
         *rows.shape,
         *_view(rows),
         -1 if target is None else _LABELS.get(target.dtype, _DISTRIBUTION),
-        *((_address(target), 0, 0, 0) if labels else _view(target)),
+        *place,
         ignore_index,
         _address(weight),
         _address(weight_float),
@@ -143,8 +147,8 @@ def _run(
 
 
 def _view(tensor: Tensor | None) -> tuple[int, ...]:
-    """Address and strides; a dimension of one has no stride that matters, so the classes may call theirs 1."""
-    if tensor is None:
+    """Address and strides, of three dimensions; a dimension of one has no stride that matters, so the classes may call theirs 1."""
+    if tensor is None or tensor.ndim != 3:
         return 0, 0, 0, 0
     outer, classes, inner = tensor.stride()
     return tensor.data_ptr(), outer, 1 if tensor.shape[1] == 1 else classes, inner
@@ -156,7 +160,6 @@ def _address(tensor: Tensor | None) -> int:
 
 def _borrow_threads() -> None:
     """torch's parallel_for, by its address: no second pool, no torch header."""
-    assert _native is not None
     library = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"), None)
     found = None if library is None else getattr(ctypes.CDLL(str(library)), "torch_parallel_for", None)
     if found is not None:

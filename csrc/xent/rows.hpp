@@ -42,7 +42,7 @@ template <class T, class V> class Row {
         a.store(v);
         Wide top = v[0];
         for (int i = 1; i < lanes; i++) top = v[i] > top ? v[i] : top;
-        return set_peak(top);
+        return set_peak(top + Wide(0));  // -0 becomes 0, whatever came first
     }
 
     double set_peak(double value) {
@@ -185,9 +185,10 @@ template <class T, class V> class Row {
     int64_t size;
     Wide peak = 0;
 
-   private:
     // exp of less counts for nothing, whatever it is multiplied with; -inf is brought up to it and nan stays.
     static constexpr Wide deepest = sizeof(Wide) < 8 ? Wide(-170) : Wide(-1400);
+
+   private:
     // What exp is multiplied with on its way into a sum of doubles: 1e-65 of the peak still has all its digits in
     // floats then, and `deepest` is 0.
     static constexpr Wide lift = sizeof(Wide) < 8 ? Wide(0x1p90) : Wide(1);

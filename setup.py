@@ -20,7 +20,8 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 SETS = {"baseline": ["-Wno-psabi"]}  # no vector crosses the border of a module
 if X86:
     SETS["baseline"] += ["-O1"]
-    SETS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
+    # -O3 takes the branches out of the loops: a quarter of the time of float32, more of bfloat16
+    SETS["avx2"] = ["-O3", "-mavx2", "-mfma", "-mf16c"]
     wide = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]
     SETS["avx512"] = [*SETS["avx2"], *wide, "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12's own headers
 

@@ -22,8 +22,8 @@ template <class T> class Eight {
     // The peak, and the sum of exp(x - peak) without one occurrence of it; nothing right where the peak is not finite.
     void survey(double *peak, double *rest) const {
         const D8 zero = D8::of(0), one = D8::of(1);
-        D8 top = D8::load(at[0]), peaks = zero, below[rows];
-        for (int64_t j = 1; j < size; j++) top = larger(top, D8::load(at[j]));
+        D8 top = D8::of(-infinity), peaks = zero, below[rows];
+        for (int64_t j = 0; j < size; j++) top = larger(top, D8::load(at[j]));
         top = top + zero;  // -0 becomes 0, whatever came first
         for (D8 &part : below) part = zero;
         for (int64_t j = 0; j < size; j++) {

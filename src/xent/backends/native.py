@@ -147,7 +147,7 @@ def _run(
 
 
 def _view(tensor: Tensor | None) -> tuple[int, ...]:
-    """Address and strides, of three dimensions; a dimension of one has no stride that matters, so the classes may call theirs 1."""
+    """Address and strides. A dimension of one has no stride that matters, so the classes may call theirs 1."""
     if tensor is None or tensor.ndim != 3:
         return 0, 0, 0, 0
     outer, classes, inner = tensor.stride()

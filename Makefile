@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS_READY := .venv/.docs-ready
+KERNELS := setup.py $(wildcard csrc/*/* csrc/*.cpp)
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: run test test-long lint docs bench collapse proof install clean
@@ -38,7 +39,7 @@ proof: $(READY)
 install: $(READY)
 
 # torch goes first and alone, so that nothing else decides which build of it is taken.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -q "$(TORCH)"
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
@@ -49,5 +50,5 @@ $(DOCS_READY): $(READY)
 	@touch $@
 
 clean:
-	rm -rf .venv build dist docs/_build .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv build dist src/xent/backends/*.so docs/_build .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,20 @@
-"""What every test starts from."""
+"""What every test starts from, and the backends that many of them take in turn."""
 
 import pytest
 import torch
+
+from xent import backends
+
+CPU = torch.device("cpu")
+SERVING = {backend.name: backend for backend in backends.TABLE if backend.serves(CPU) is None}
+"""The backends that serve CPU tensors here; native is among them where it was compiled."""
+
+
+@pytest.fixture(params=SERVING)
+def backend(request, monkeypatch):
+    """Each backend in turn, as the one that is chosen."""
+    monkeypatch.setattr(backends, "TABLE", (SERVING[request.param],))
+    return SERVING[request.param]
 
 
 @pytest.fixture(autouse=True)

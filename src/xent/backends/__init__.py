@@ -5,9 +5,9 @@ from types import ModuleType
 import torch
 
 from ..errors import DeviceError
-from . import reference
+from . import native, reference
 
-TABLE: tuple[ModuleType, ...] = (reference,)
+TABLE: tuple[ModuleType, ...] = (native, reference)
 
 
 def choose(device: torch.device) -> ModuleType:

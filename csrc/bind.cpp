@@ -1,0 +1,123 @@
+// The only file that knows Python. A module of the stable ABI (3.10): calls come as a row of 64-bit numbers, threads
+// from a function whose address Python hands over (torch's own pool), so that torch is needed neither to build nor here.
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030a0000
+#include <Python.h>
+
+#include <cstring>
+
+#include "xent/call.hpp"
+
+namespace xent {
+
+extern const Run run_baseline;
+#ifdef XENT_X86
+extern const Run run_avx2, run_avx512;
+#endif
+
+namespace {
+
+struct Set {
+    const char *name;
+    Run run;
+};
+
+Set best() {
+#ifdef XENT_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
+        return {"avx512", run_avx512};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        return {"avx2", run_avx2};
+#endif
+    return {"baseline", run_baseline};
+}
+
+const Set chosen = best();
+Set active = chosen;
+
+// torch_parallel_for of libtorch: ranges of [begin, end), at least `grain` long, on the threads torch may use.
+using ParallelFor = int (*)(int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void *), void *);
+ParallelFor parallel_for = nullptr;
+
+struct Work {
+    Call call;
+    Run run;
+    std::atomic<int64_t> wrong{0};
+    std::atomic<bool> failed{false};
+};
+
+void body(int64_t begin, int64_t end, void *context) {
+    Work &work = *static_cast<Work *>(context);
+    try {
+        work.run(work.call, begin, end, work.wrong);
+    } catch (...) {  // no memory for a group's scratch
+        work.failed = true;
+    }
+}
+
+PyObject *run(PyObject *, PyObject *const *args, Py_ssize_t count) {
+    if (count != call_slots) return PyErr_Format(PyExc_TypeError, "run takes %d numbers, got %zd", int(call_slots), count);
+    int64_t slots[call_slots];
+    for (Py_ssize_t i = 0; i < count; i++) {
+        slots[i] = static_cast<int64_t>(PyLong_AsLongLong(args[i]));
+        if (slots[i] == -1 && PyErr_Occurred()) return nullptr;
+    }
+    Work work;
+    std::memcpy(&work.call, slots, sizeof work.call);
+    work.run = active.run;
+    const int64_t groups = groups_of(work.call);
+    const int64_t each = work.call.classes * (work.call.inner < group ? work.call.inner : group);
+    const int64_t grain = 1 + 32768 / (each > 0 ? each : 1);  // as torch has it: 32,768 elements a thread at least
+    Py_BEGIN_ALLOW_THREADS
+    if (groups > 0) {
+        if (parallel_for && groups > grain)
+            parallel_for(0, groups, grain, body, &work);
+        else
+            body(0, groups, &work);
+    }
+    Py_END_ALLOW_THREADS
+    if (work.failed) return PyErr_NoMemory();
+    return PyLong_FromLongLong(work.wrong);
+}
+
+PyObject *set_parallel_for(PyObject *, PyObject *address) {
+    void *pointer = PyLong_AsVoidPtr(address);
+    if (PyErr_Occurred()) return nullptr;
+    parallel_for = reinterpret_cast<ParallelFor>(pointer);
+    Py_RETURN_NONE;
+}
+
+PyObject *instruction_set(PyObject *, PyObject *) { return PyUnicode_FromString(active.name); }
+
+// For tests: a lesser set than the best one.
+PyObject *use_instruction_set(PyObject *, PyObject *name) {
+    const Set sets[] = {chosen, {"baseline", run_baseline},
+#ifdef XENT_X86
+                        {"avx2", std::strcmp(chosen.name, "baseline") ? run_avx2 : nullptr},
+#endif
+    };
+    for (const Set &set : sets)
+        if (set.run && PyUnicode_CompareWithASCIIString(name, set.name) == 0) {
+            active = set;
+            Py_RETURN_NONE;
+        }
+    return PyErr_Format(PyExc_ValueError, "this machine has no instruction set %R", name);
+}
+
+PyMethodDef methods[] = {
+    {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(run)), METH_FASTCALL, "Run one call."},
+    {"set_parallel_for", set_parallel_for, METH_O, "Address of torch_parallel_for."},
+    {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
+    {"use_instruction_set", use_instruction_set, METH_O, "Use a lesser instruction set."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", "Kernels for the CPU.", -1, methods,
+                          nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+}  // namespace xent
+
+PyMODINIT_FUNC PyInit__native() { return PyModule_Create(&xent::definition); }

@@ -1,0 +1,170 @@
+"""Kernels in C++ for the CPU (csrc/): the facts of a row in two passes over its logits, nothing written but the result.
+
+They keep the contract within 2 ulp (a loss) and 3 ulp (a gradient entry) of float32, the definition being
+`reference`, which also serves what has no kernel: a distribution whose dtype is not that of the logits.
+Threads are torch's: `torch.set_num_threads` is obeyed. `docs/design/cpu.md` has the design and the figures.
+"""
+
+import ctypes
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _algebra, _check
+from ..summary import RowSummary
+from . import reference
+
+_native: Any = None
+_missing: str | None = None
+try:
+    _native = import_module("._native", __package__)
+except ImportError as reason:
+    _missing = f"not compiled ({reason}); reinstall where there is a C++ compiler"
+
+name = "native"
+
+_KINDS = ("row_summary", "row_grad", "softmax", "log_softmax", "softmax_grad")
+_TYPES = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
+_LABELS = {
+    torch.int64: 0,
+    torch.int32: 1,
+    torch.int16: 2,
+    torch.int8: 3,
+    torch.uint64: 4,
+    torch.uint32: 5,
+    torch.uint16: 6,
+    torch.uint8: 7,
+}
+_DISTRIBUTION = 8
+
+
+def serves(device: torch.device) -> str | None:
+    """CPU tensors, where the module was compiled."""
+    return _missing if device.type == "cpu" else f"serves CPU tensors, not {device.type}"
+
+
+def row_summary(
+    rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool
+) -> RowSummary:
+    """See `xent.backends.contract`."""
+    if not _fits(rows, target):
+        return reference.row_summary(rows, target, class_weight, ignore_index, mixed)
+    facts = [rows.new_empty((rows.shape[0], rows.shape[2]), dtype=torch.float64) for _ in range(5)]
+    _run("row_summary", rows, target, class_weight, ignore_index, mixed, facts=facts)
+    return RowSummary(*facts)
+
+
+def row_grad(
+    rows: Tensor,
+    target: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    peak: Tensor,
+    rest: Tensor,
+    hard: Tensor,
+    smooth: Tensor | None,
+) -> Tensor:
+    """See `xent.backends.contract`."""
+    if not _fits(rows, target):
+        return reference.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
+    out = torch.empty_like(rows)
+    factors = (hard.contiguous(), None if smooth is None else smooth.contiguous())
+    facts = (peak.contiguous(), rest.contiguous(), None, None, None)
+    _run("row_grad", rows, target, class_weight, ignore_index, facts=facts, factors=factors, out=out)
+    return out
+
+
+def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """See `xent.backends.contract`."""
+    if torch.promote_types(rows.dtype, dtype) is dtype:
+        rows = rows.to(dtype)  # exact
+    if dtype is not rows.dtype or rows.shape[1] == 0:
+        return reference.softmax(rows, log, dtype)
+    peak, rest = (rows.new_empty((rows.shape[0], rows.shape[2]), dtype=torch.float64) for _ in range(2))
+    out = torch.empty_like(rows)
+    _run("log_softmax" if log else "softmax", rows, facts=(peak, rest, None, None, None), out=out)
+    return out, peak, rest
+
+
+def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:
+    """See `xent.backends.contract`."""
+    if grad.dtype is not rows.dtype or rows.shape[1] == 0:
+        return reference.softmax_grad(rows, peak, rest, grad)
+    out = torch.empty_like(rows)
+    _run("softmax_grad", rows, facts=(peak.contiguous(), rest.contiguous(), None, None, None), out=out, slope=grad)
+    return out
+
+
+def _fits(rows: Tensor, target: Tensor) -> bool:
+    return rows.shape[1] > 0 and (target.dtype in _LABELS or target.dtype is rows.dtype)
+
+
+def _run(
+    kind: str,
+    rows: Tensor,
+    target: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    mixed: bool = False,
+    *,
+    facts,
+    factors=(None, None),
+    out: Tensor | None = None,
+    slope: Tensor | None = None,
+) -> None:
+    """Hand the call over as numbers and addresses; every tensor named here outlives it."""
+    place = _view(target)
+    if target is not None and not target.is_floating_point():
+        target = target.contiguous()
+        place = target.data_ptr(), 0, 0, 0
+    weight = weight_float = weight_sum = None
+    if class_weight is not None:
+        weight = class_weight.to(torch.float64).contiguous()
+        weight_float, weight_sum = weight.to(torch.float32), _algebra.exact_sum(weight)
+    wrong = _native.run(
+        _KINDS.index(kind),
+        _TYPES[rows.dtype],
+        *rows.shape,
+        *_view(rows),
+        -1 if target is None else _LABELS.get(target.dtype, _DISTRIBUTION),
+        *place,
+        ignore_index,
+        _address(weight),
+        _address(weight_float),
+        _address(weight_sum),
+        int(mixed),
+        *map(_address, facts),
+        *map(_address, factors),
+        *_view(out),
+        *_view(slope),
+    )
+    if wrong:
+        assert target is not None
+        _check.labels(target, rows.shape[1], ignore_index)  # raises, with the words
+
+
+def _view(tensor: Tensor | None) -> tuple[int, ...]:
+    """Address and strides. A dimension of one has no stride that matters, so the classes may call theirs 1."""
+    if tensor is None or tensor.ndim != 3:
+        return 0, 0, 0, 0
+    outer, classes, inner = tensor.stride()
+    return tensor.data_ptr(), outer, 1 if tensor.shape[1] == 1 else classes, inner
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _borrow_threads() -> None:
+    """torch's parallel_for, by its address: no second pool, no torch header."""
+    library = next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"), None)
+    found = None if library is None else getattr(ctypes.CDLL(str(library)), "torch_parallel_for", None)
+    if found is not None:
+        _native.set_parallel_for(ctypes.cast(found, ctypes.c_void_p).value)
+
+
+if _native is not None:
+    _borrow_threads()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import xent
-from xent import backends
+from xent import ShapeError, backends, ops  # noqa: F401  (ops registers torch.ops.xent)
 from xent.backends import native, reference
 
 from ..oracle import MANTISSA, SMALLEST
@@ -30,6 +30,7 @@ LABELS = [
 ]
 CLASSES = [1, 2, 3, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 80, 127, 1000, 1025]
 NONE = -100
+OPS, LABEL = torch.ops.xent, torch.zeros(3, 1, dtype=torch.long)
 INF, NAN = float("inf"), float("nan")
 
 
@@ -372,3 +373,23 @@ def test_every_instruction_set_keeps_the_budget():
 def test_it_is_chosen_and_says_so():
     assert backends.choose(torch.device("cpu")) is native
     assert "not meta" in native.serves(torch.device("meta"))
+
+
+@pytest.mark.parametrize(
+    "call",
+    {
+        "fewer labels than rows": lambda x, f: OPS.row_summary(x, torch.zeros(2, dtype=torch.long), None, -100, False),
+        "a smaller distribution": lambda x, f: OPS.row_summary(x, x[:2], None, -100, False),
+        "fewer weights than classes": lambda x, f: OPS.row_summary(x, LABEL, torch.ones(4), -100, False),
+        "fewer facts than rows": lambda x, f: OPS.row_grad(x, LABEL, None, -100, f[:2], f, f, None),
+        "facts of another dtype": lambda x, f: OPS.row_grad(x, LABEL, None, -100, f.float(), f, f, None),
+        "fewer factors than rows": lambda x, f: OPS.row_grad(x, LABEL, None, -100, f, f, f, f[:1]),
+        "a smaller slope": lambda x, f: OPS.softmax_grad(x, f, f, x[:1]),
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_ops_called_by_name_with_what_does_not_fit_are_refused(call):
+    """The kernels take addresses: without a check this would read and write elsewhere."""
+    rows, facts = torch.randn(3, 5, 1), torch.zeros(3, 1, dtype=torch.float64)
+    with pytest.raises(ShapeError):
+        call[1](rows, facts)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _algebra, _check
+from ..errors import ShapeError
 from ..summary import RowSummary
 from . import reference
 
@@ -116,6 +117,7 @@ def _run(
     slope: Tensor | None = None,
 ) -> None:
     """Hand the call over as numbers and addresses; every tensor named here outlives it."""
+    _fit(rows, target, class_weight, facts, factors, slope)
     place = _view(target)
     if target is not None and not target.is_floating_point():
         target = target.contiguous()
@@ -144,6 +146,30 @@ def _run(
     if wrong:
         assert target is not None
         _check.labels(target, rows.shape[1], ignore_index)  # raises, with the words
+
+
+def _fit(
+    rows: Tensor, target: Tensor | None, class_weight: Tensor | None, facts, factors, slope: Tensor | None
+) -> None:
+    """Addresses carry no sizes: whoever calls an op by its bare name is told here, not by a fault."""
+    outer, classes, inner = rows.shape
+    for fact in (*facts, *factors):
+        if fact is not None and (fact.shape != (outer, inner) or fact.dtype is not torch.float64):
+            raise ShapeError(
+                f"a fact of rows {tuple(rows.shape)} is float64 of shape {(outer, inner)}, got {_of(fact)}."
+            )
+    soft = target is not None and target.is_floating_point()
+    if target is not None and not soft and target.numel() != outer * inner:
+        raise ShapeError(f"rows {tuple(rows.shape)} take {outer * inner} labels, got {_of(target)}.")
+    for other in (slope, target if soft else None):
+        if other is not None and other.shape != rows.shape:
+            raise ShapeError(f"rows have shape {tuple(rows.shape)}; expected the same, got {_of(other)}.")
+    if class_weight is not None and class_weight.shape != (classes,):
+        raise ShapeError(f"{classes} classes take as many weights, got {_of(class_weight)}.")
+
+
+def _of(tensor: Tensor) -> str:
+    return f"{tensor.dtype} of shape {tuple(tensor.shape)}"
 
 
 def _view(tensor: Tensor | None) -> tuple[int, ...]:

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from .. import _algebra
-from .rules import dot, forward_rule, times, total, traced, wide_of
+from .rules import Rule, dot, forward_rule, times, total, traced, wide_of
 
 _op = torch.ops.xent
 
@@ -40,7 +39,7 @@ def _column(class_weight: Tensor | None, dtype: torch.dtype) -> Tensor | float:
 # -- hard and smooth ------------------------------------------------------------------------------
 
 
-class _RowTerms(Function):
+class _RowTerms(Rule):
     """Logits -> `hard`, `smooth` and `mass` of each row (see `_algebra`), and the facts `peak` and `rest`."""
 
     generate_vmap_rule = True
@@ -128,7 +127,7 @@ def row_terms(rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_
 # -- their gradient -------------------------------------------------------------------------------
 
 
-class _RowGrad(Function):
+class _RowGrad(Rule):
     """``hard (mass p - a) + smooth (sum(w) p - w)``, with `hard` and `smooth` the factors of a row."""
 
     generate_vmap_rule = True
@@ -221,7 +220,7 @@ def row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
 # -- softmax and log_softmax ----------------------------------------------------------------------
 
 
-class _Softmax(Function):
+class _Softmax(Rule):
     """``p`` or ``log p``, and the facts `peak` and `rest`."""
 
     generate_vmap_rule = True
@@ -261,7 +260,7 @@ class _SoftmaxDual(_Softmax):
         return (centred if ctx.log else p * centred).to(ctx.dtype), none, none
 
 
-class _SoftmaxGrad(Function):
+class _SoftmaxGrad(Rule):
     """``p (g - sum p g)``."""
 
     generate_vmap_rule = True

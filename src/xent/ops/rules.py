@@ -4,6 +4,7 @@ Dynamo traces a Function only if it defines no `jvp`, so each stands twice: `_Na
 `_NameDual`, with its forward-mode rule, for everyone else; `traced` says which is wanted.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,14 @@ from torch._C._functorch import TransformType, get_interpreter_stack, is_batched
 from torch.autograd import Function, forward_ad
 
 _op = torch.ops.xent
+
+
+class Rule(Function):
+    """A Function that knows the signature of its forward; torch works it out anew at every call, 60 us each."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.forward.__signature__ = inspect.signature(cls.forward)  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def forward_rule(rule: Callable):
@@ -71,7 +80,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return times(a.where((b != 0) | a.isfinite(), 0.0), b).sum(1, keepdim=True)
 
 
-class _Total(Function):
+class _Total(Rule):
     """Order-free sum of float64 values."""
 
     generate_vmap_rule = True

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "xent/call.hpp"
+#include "xent/sum.hpp"
 
 namespace xent {
 
@@ -82,6 +83,21 @@ PyObject *run(PyObject *, PyObject *const *args, Py_ssize_t count) {
     return PyLong_FromLongLong(work.wrong);
 }
 
+// Address and number of doubles -> their sum.
+PyObject *exact_sum(PyObject *, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "exact_sum takes 2 numbers, got %zd", count);
+    const void *values = PyLong_AsVoidPtr(args[0]);
+    const int64_t number = PyLong_AsLongLong(args[1]);
+    if (PyErr_Occurred()) return nullptr;
+    double sum;
+    Py_BEGIN_ALLOW_THREADS
+    ExactSum exact;
+    exact.add(static_cast<const double *>(values), number);
+    sum = exact.rounded();
+    Py_END_ALLOW_THREADS
+    return PyFloat_FromDouble(sum);
+}
+
 PyObject *set_parallel_for(PyObject *, PyObject *address) {
     void *pointer = PyLong_AsVoidPtr(address);
     if (PyErr_Occurred()) return nullptr;
@@ -108,6 +124,7 @@ PyObject *use_instruction_set(PyObject *, PyObject *name) {
 
 PyMethodDef methods[] = {
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(run)), METH_FASTCALL, "Run one call."},
+    {"exact_sum", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(exact_sum)), METH_FASTCALL, "Sum of doubles."},
     {"set_parallel_for", set_parallel_for, METH_O, "Address of torch_parallel_for."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
     {"use_instruction_set", use_instruction_set, METH_O, "Use a lesser instruction set."},

@@ -6,7 +6,10 @@ from fractions import Fraction
 import pytest
 import torch
 
-from xent import _algebra
+from xent import _algebra, backends
+
+CPU = torch.device("cpu")
+SUMS = [_algebra.exact_sum, _algebra._sum_by_limbs, *{b.exact_sum for b in backends.TABLE if b.serves(CPU) is None}]
 
 SPREADS = {
     "alike": lambda n, g: torch.rand(n, generator=g, dtype=torch.float64),
@@ -19,7 +22,7 @@ SPREADS = {
 
 @pytest.mark.parametrize("name", SPREADS)
 @pytest.mark.parametrize("count", [1, 2, 63, 5000, 200_000])
-@pytest.mark.parametrize("sum_of", [_algebra.exact_sum, _algebra._sum_by_limbs])
+@pytest.mark.parametrize("sum_of", SUMS, ids=lambda f: f"{f.__module__}.{f.__name__}")
 def test_one_rounding_in_any_order(name, count, sum_of):
     g = torch.Generator().manual_seed(count)
     values = SPREADS[name](count, g)
@@ -30,7 +33,7 @@ def test_one_rounding_in_any_order(name, count, sum_of):
         assert torch.equal(sum_of(values[torch.randperm(count, generator=g)]), got)
 
 
-@pytest.mark.parametrize("sum_of", [_algebra.exact_sum, _algebra._sum_by_limbs])
+@pytest.mark.parametrize("sum_of", SUMS, ids=lambda f: f"{f.__module__}.{f.__name__}")
 def test_what_is_not_finite(sum_of):
     inf, nan = math.inf, math.nan
     for values, want in {(1.0, inf): inf, (-inf, 2.0): -inf, (inf, -inf): nan, (nan, 1.0): nan, (): 0.0}.items():
@@ -38,9 +41,19 @@ def test_what_is_not_finite(sum_of):
         torch.testing.assert_close(got.item(), want, equal_nan=True)
 
 
-def test_a_partial_sum_may_exceed_the_largest_float():
+@pytest.mark.parametrize("sum_of", SUMS, ids=lambda f: f"{f.__module__}.{f.__name__}")
+def test_a_partial_sum_may_exceed_the_largest_float(sum_of):
     values = torch.tensor([1.5e308, 1.5e308, -1.5e308], dtype=torch.float64)
-    assert _algebra.exact_sum(values).item() == 1.5e308
+    assert sum_of(values).item() == 1.5e308
+    assert sum_of(values[:2]).item() == math.inf
+
+
+@pytest.mark.parametrize("sum_of", [s for s in SUMS if s is not _algebra._sum_by_limbs], ids=lambda f: f.__module__)
+def test_what_cancels_to_the_last_bit(sum_of):
+    """Limbs keep 110 bits below the largest value; these sums keep all."""
+    tiny = 5e-324
+    for values in ([1e308, tiny, -1e308], [-1.0, 2.0**-60, 1.0], [1.0, 2.0**-53, 2.0**-106], [-3.0, 1.0], [tiny] * 5):
+        assert sum_of(torch.tensor(values, dtype=torch.float64)).item() == math.fsum(values)
 
 
 def test_a_block_boundary_is_no_boundary():

@@ -53,6 +53,10 @@ class Backend(Protocol):
         """``p`` or ``log p`` in `dtype`, and the facts `peak` and `rest`."""
         ...
 
+    def exact_sum(self, values: Tensor) -> Tensor:
+        """Sum of float64 `values` over the last dimension, one rounding off at most, in any order the same."""
+        ...
+
     def softmax_grad(self, rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:
         """``p_j (g_j - sum_k p_k g_k)``, in the dtype of the rows."""
         ...

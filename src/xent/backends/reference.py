@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .. import _check
+from .. import _algebra, _check
 from ..summary import RowSummary
 from .blocks import Block, blocks, facts, peak_of
 
@@ -116,6 +116,11 @@ def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tens
             step = lifted.where((shifted == 0) & (r < 1.0), centred)
             block.write(out, tile, (exp / (1.0 + r) * step).where(exp != 0, 0.0))
     return out
+
+
+def exact_sum(values: Tensor) -> Tensor:
+    """See `xent.backends.contract`."""
+    return _algebra.exact_sum(values)
 
 
 # -- what asks for probability: each pull has an attraction of every class ------------------------

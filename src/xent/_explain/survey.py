@@ -1,8 +1,8 @@
 """The facts of every row in one lean pass, to find the rows worth a walk.
 
-The reference backend takes about 100 ns a logit on a CPU, its price for promises a survey need not
-make (the same bits for any layout, compensated float64). This pass takes a few, and its sums are good
-to about 14 digits.
+The native kernels sum float32 exponentials, good to 9 digits where the page shows 11; the reference keeps
+promises that a survey need not make (the same bits for any layout, compensated float64) and takes longer.
+The sums of this pass are good to about 14 digits.
 """
 
 from collections.abc import Iterator

@@ -36,7 +36,7 @@ def loss(hard: Tensor, smooth: Tensor | None, smoothing: float, classes: int) ->
 
 
 FEW = 4096
-"""Up to this many values on a CPU, math.fsum is faster than a dozen tensor operations (64 values: 5 us against 400)."""
+"""Up to this many values on a CPU, math.fsum is faster than a dozen tensor operations (64 values: 4 us against 550)."""
 
 
 def exact_sum(values: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _algebra, _check
+from .. import _check
 from ..errors import ShapeError
 from ..summary import RowSummary
 from . import reference
@@ -133,7 +133,7 @@ def _run(
     weight = weight_float = weight_sum = None
     if class_weight is not None:
         weight = class_weight.to(torch.float64).contiguous()
-        weight_float, weight_sum = weight.to(torch.float32), _algebra.exact_sum(weight)
+        weight_float, weight_sum = weight.to(torch.float32), exact_sum(weight)
     wrong = _native.run(
         _KINDS.index(kind),
         _TYPES[rows.dtype],

@@ -45,14 +45,14 @@ ParallelFor parallel_for = nullptr;
 struct Work {
     Call call;
     Run run;
-    std::atomic<int64_t> wrong{0};
+    Tally tally;
     std::atomic<bool> failed{false};
 };
 
 void body(int64_t begin, int64_t end, void *context) {
     Work &work = *static_cast<Work *>(context);
     try {
-        work.run(work.call, begin, end, work.wrong);
+        work.run(work.call, begin, end, work.tally);
     } catch (...) {  // no memory for a group's scratch
         work.failed = true;
     }
@@ -68,19 +68,19 @@ PyObject *run(PyObject *, PyObject *const *args, Py_ssize_t count) {
     Work work;
     std::memcpy(&work.call, slots, sizeof work.call);
     work.run = active.run;
-    const int64_t groups = groups_of(work.call);
-    const int64_t each = work.call.classes * (work.call.inner < group ? work.call.inner : group);
+    const int64_t units = units_of(work.call);
+    const int64_t each = work.call.classes * unit_of(work.call);
     const int64_t grain = 1 + 32768 / (each > 0 ? each : 1);  // as torch has it: 32,768 elements a thread at least
     Py_BEGIN_ALLOW_THREADS
-    if (groups > 0) {
-        if (parallel_for && groups > grain)
-            parallel_for(0, groups, grain, body, &work);
+    if (units > 0) {
+        if (parallel_for && units > grain)
+            parallel_for(0, units, grain, body, &work);
         else
-            body(0, groups, &work);
+            body(0, units, &work);
     }
     Py_END_ALLOW_THREADS
     if (work.failed) return PyErr_NoMemory();
-    return PyLong_FromLongLong(work.wrong);
+    return PyLong_FromLongLong(work.tally.wrong);
 }
 
 // Address and number of doubles -> their sum.
@@ -92,7 +92,7 @@ PyObject *exact_sum(PyObject *, PyObject *const *args, Py_ssize_t count) {
     double sum;
     Py_BEGIN_ALLOW_THREADS
     ExactSum exact;
-    exact.add(static_cast<const double *>(values), number);
+    for (int64_t i = 0; i < number; i++) exact.add(static_cast<const double *>(values)[i]);
     sum = exact.rounded();
     Py_END_ALLOW_THREADS
     return PyFloat_FromDouble(sum);

@@ -130,10 +130,10 @@ def _run(
     if target is not None and not target.is_floating_point():
         target = target.contiguous()
         place = target.data_ptr(), 0, 0, 0
-    weight = weight_float = weight_sum = None
+    weight = weight_sum = None
     if class_weight is not None:
         weight = class_weight.to(torch.float64).contiguous()
-        weight_float, weight_sum = weight.to(torch.float32), exact_sum(weight)
+        weight_sum = exact_sum(weight)
     wrong = _native.run(
         _KINDS.index(kind),
         _TYPES[rows.dtype],
@@ -143,13 +143,16 @@ def _run(
         *place,
         ignore_index,
         _address(weight),
-        _address(weight_float),
         _address(weight_sum),
         int(mixed),
         *map(_address, facts),
         *map(_address, factors),
+        1,
         *_view(out),
         *_view(slope),
+        0,
+        0,
+        0,
     )
     if wrong:
         assert target is not None

@@ -4,7 +4,7 @@ from measure import BUSY
 
 PLACE = "{:13} {:>12} {:>8}"
 TIMES = "{:>9} {:>9} {:>9} {:>9} {:>9}"
-RATIOS = "  {:25} {:25} {}"
+RATIOS = "  {:28} {:27} {}"
 
 
 def head() -> str:

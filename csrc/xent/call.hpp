@@ -8,7 +8,7 @@
 
 namespace xent {
 
-enum Kind : int64_t { summary, gradient, softmax, log_softmax, softmax_gradient, loss };
+enum Kind : int64_t { summary, gradient, softmax, log_softmax, softmax_gradient, loss, masses };
 enum Type : int64_t { float64, float32, bfloat16, float16 };
 enum Labels : int64_t { i64, i32, i16, i8, u64, u32, u16, u8, distribution };
 
@@ -20,7 +20,7 @@ struct View {
 
 // Filled from Python as a row of 64-bit numbers, in this order.
 //
-// `loss` gives ours * hard + theirs * smooth of each row (docs/design/numerics.md) and its sum, and where there is an
+// `masses` adds up the weights of the labels. `loss` gives ours * hard + theirs * smooth of each row (docs/design/numerics.md) and its sum, and where there is an
 // `out`, the gradient of that sum times *hard (*smooth for the second term) in the same pass.
 struct Call {
     int64_t kind, type, outer, classes, inner;
@@ -47,9 +47,13 @@ struct Tally {
     ExactSum losses, mass;
 };
 
-// One after another over the same call: all of it at once, or, where a few long rows go over many threads, the facts of
-// parts of a row, then what is of a row, then the classes.
-using Run = void (*)(const Call &call, int64_t begin, int64_t end, Tally &tally);
+// The kernels of an instruction set: a range of the units of a call, and the sum of doubles.
+struct Set {
+    const char *name;
+    void (*run)(const Call &call, int64_t begin, int64_t end, Tally &tally);
+    double (*sum)(const double *values, int64_t count);
+};
+using Run = decltype(Set::run);
 
 // Up to this many classes a row is a lane (across.hpp), and rows go in groups as wide as the lanes of floats.
 constexpr int64_t few = 256;

@@ -74,7 +74,31 @@ template <class T> void run_rows(const Call &call, int64_t begin, int64_t end, T
     std::atomic_thread_fence(std::memory_order_seq_cst);  // what was streamed past the cache comes before what follows
 }
 
+// The weights of the labels of a range of rows.
+inline void weigh(const Call &call, int64_t begin, int64_t end, Tally &tally) {
+    Work<double> work(call, tally);
+    const int64_t unit = xent::unit_of(call), last = std::min(end * unit, call.outer * call.inner);
+    double y[256], w[256];
+    for (int64_t r = begin * unit, count; r < last; r += count) {
+        count = std::min<int64_t>(256, last - r);
+        work.labels(r, count, y, w);
+        for (int64_t k = 0; k < count; k++) {
+            if (!call.weight)
+                work.kept += y[k] >= 0;
+            else
+                work.mass.add(w[k]);
+        }
+    }
+}
+
+inline double sum(const double *values, int64_t count) {
+    Total total;
+    total.add(values, count);
+    return total.sum().rounded();
+}
+
 inline void run(const Call &call, int64_t begin, int64_t end, Tally &tally) {
+    if (call.kind == xent::masses) return weigh(call, begin, end, tally);
     switch (call.type) {
         case xent::float64: return run_rows<double>(call, begin, end, tally);
         case xent::float32: return run_rows<float>(call, begin, end, tally);

@@ -44,7 +44,7 @@ template <class T> class Work {
     ~Work() {
         tally.wrong += wrong;
         mass.add(static_cast<double>(kept));
-        if (call.kind != xent::loss) return;
+        if (call.kind < xent::loss) return;
         const std::lock_guard<std::mutex> hold(tally.guard);
         tally.losses.add(losses.sum()), tally.mass.add(mass);
     }

@@ -49,6 +49,7 @@ setup(
             depends=glob("csrc/*/*"),
             define_macros=[("XENT_X86", "1")] if X86 else [],
             extra_compile_args=COMMON,
+            extra_link_args=["-pthread"],  # pthread_atfork, before glibc 2.34
             py_limited_api=True,
             optional=True,
         )

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "xent/call.hpp"
+#include "xent/pages.hpp"
 #include "xent/sum.hpp"
 
 namespace xent {
@@ -167,6 +168,103 @@ PyObject *use_instruction_set(PyObject *, PyObject *name) {
     return PyErr_Format(PyExc_ValueError, "this machine has no instruction set %R", name);
 }
 
+// Pages as a tensor: DLPack's structures (version 0, dmlc/dlpack), of which torch takes a capsule over.
+
+struct DLTensor {
+    void *data;
+    struct { int32_t type, id; } device;
+    int32_t ndim;
+    struct { uint8_t code, bits; uint16_t lanes; } dtype;
+    int64_t *shape, *strides;
+    uint64_t byte_offset;
+};
+
+struct DLManagedTensor {
+    DLTensor tensor;
+    void *context;
+    void (*deleter)(DLManagedTensor *);
+};
+
+constexpr Py_ssize_t most_dimensions = 8;
+constexpr char unused_name[] = "dltensor";  // whoever takes the capsule over renames it
+
+struct PagedTensor {
+    DLManagedTensor managed;
+    Block *block;
+    int64_t shape[most_dimensions], strides[most_dimensions];
+};
+
+// On any thread, without the GIL, at or after the interpreter's end: nothing of Python in here.
+void delete_paged(DLManagedTensor *managed) {
+    PagedTensor *paged = static_cast<PagedTensor *>(managed->context);
+    Pages::instance().give_back(paged->block);
+    delete paged;
+}
+
+void delete_unused(PyObject *capsule) {
+    if (!PyCapsule_IsValid(capsule, unused_name)) return;
+    auto *managed = static_cast<DLManagedTensor *>(PyCapsule_GetPointer(capsule, unused_name));
+    managed->deleter(managed);
+}
+
+bool read_numbers(PyObject *tuple, int64_t *numbers, Py_ssize_t count) {
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *number = PyTuple_GetItem(tuple, i);
+        if (number) numbers[i] = PyLong_AsLongLong(number);
+        if (PyErr_Occurred()) return false;
+    }
+    return true;
+}
+
+// DLPack's code and bits of the dtype, shape, strides -> a capsule, or None where the pool has no block for it.
+PyObject *pages(PyObject *, PyObject *args) {
+    int code, bits;
+    PyObject *shape, *strides;
+    if (!PyArg_ParseTuple(args, "iiO!O!", &code, &bits, &PyTuple_Type, &shape, &PyTuple_Type, &strides)) return nullptr;
+    const Py_ssize_t ndim = PyTuple_Size(shape);
+    if (ndim > most_dimensions || PyTuple_Size(strides) != ndim) Py_RETURN_NONE;
+    auto *paged = new (std::nothrow) PagedTensor{};
+    if (!paged) Py_RETURN_NONE;
+    if (!read_numbers(shape, paged->shape, ndim) || !read_numbers(strides, paged->strides, ndim)) {
+        delete paged;
+        return nullptr;
+    }
+    int64_t elements = 1;
+    for (Py_ssize_t i = 0; i < ndim; i++) elements += (paged->shape[i] - 1) * paged->strides[i];
+    paged->block = elements > 0 ? Pages::instance().take(size_t(elements) * size_t(bits / 8)) : nullptr;
+    if (!paged->block) {
+        delete paged;
+        Py_RETURN_NONE;
+    }
+    paged->managed = {{paged->block->start, {1, 0}, int32_t(ndim), {uint8_t(code), uint8_t(bits), 1},  // 1: the CPU
+                       paged->shape, paged->strides, 0}, paged, delete_paged};
+    PyObject *capsule = PyCapsule_New(&paged->managed, unused_name, delete_unused);
+    if (!capsule) delete_paged(&paged->managed);
+    return capsule;
+}
+
+PyObject *empty_pages(PyObject *, PyObject *) {
+    size_t bytes;
+    Py_BEGIN_ALLOW_THREADS
+    bytes = Pages::instance().empty();
+    Py_END_ALLOW_THREADS
+    return PyLong_FromSize_t(bytes);
+}
+
+PyObject *limit_pages(PyObject *, PyObject *bytes) {
+    const size_t limit = PyLong_AsSize_t(bytes);
+    if (PyErr_Occurred()) return nullptr;
+    Py_BEGIN_ALLOW_THREADS
+    Pages::instance().set_limit(limit);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+PyObject *pages_held(PyObject *, PyObject *) {
+    const Held held = Pages::instance().now();
+    return Py_BuildValue("(nn)", Py_ssize_t(held.idle), Py_ssize_t(held.used));
+}
+
 PyMethodDef methods[] = {
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(run)), METH_FASTCALL, "Run one call."},
     {"loss", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(loss)), METH_FASTCALL, "Losses and gradient."},
@@ -174,6 +272,10 @@ PyMethodDef methods[] = {
     {"set_parallel_for", set_parallel_for, METH_O, "Address of torch_parallel_for."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},
     {"use_instruction_set", use_instruction_set, METH_O, "Use a lesser instruction set."},
+    {"pages", pages, METH_VARARGS, "A capsule of DLPack over pages of the pool, or None."},
+    {"empty_pages", empty_pages, METH_NOARGS, "Unmap what is idle: bytes."},
+    {"limit_pages", limit_pages, METH_O, "How many bytes may lie idle."},
+    {"pages_held", pages_held, METH_NOARGS, "Bytes idle and bytes in use."},
     {nullptr, nullptr, 0, nullptr},
 };
 

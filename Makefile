@@ -7,7 +7,7 @@ DOCS_READY := .venv/.docs-ready
 KERNELS := setup.py $(wildcard csrc/*/* csrc/*.cpp)
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: run test test-long sanitize neon lint docs bench collapse proof install clean
+.PHONY: run test test-long sanitize neon fuzz lint docs bench collapse proof install clean
 
 run: $(READY)
 	$(BIN)/python examples/digits.py
@@ -23,6 +23,10 @@ sanitize: $(READY)
 
 neon: $(READY)
 	$(BIN)/python -m pytest -rs tests/native/test_kernels.py::test_aarch64_compiles_in_silence_and_tells_the_truth
+
+FUZZ_SECONDS ?= 600
+fuzz: $(READY)
+	$(BIN)/python tests/native/fuzz/run.py $(FUZZ_SECONDS) $(FUZZ_FILES)
 
 lint: $(READY)
 	$(BIN)/ruff check .

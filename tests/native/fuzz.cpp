@@ -128,7 +128,8 @@ template <class T> void examine(Bytes bytes, int64_t type) {
         Places alone = second;
         alone.inner = 1;
         for (int64_t r = 0; r < p.rows; r++) compare("alone", p, set, whole, r, run(p.row(r), set, alone));
-        if (set.name == std::string("avx512")) compare("avx2", p, set, whole, 0, before);
+        // (peaks that are not those of the rows take exp out of its range, where the sets may differ)
+        if (!strange_facts && set.name == std::string("avx512")) compare("avx2", p, set, whole, 0, before);
         before = whole;
     }
 }

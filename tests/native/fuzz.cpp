@@ -127,7 +127,11 @@ template <class T> void examine(Bytes bytes, int64_t type) {
         compare("another layout", p, set, whole, 0, run(p, set, second));
         Places alone = second;
         alone.inner = 1;
-        for (int64_t r = 0; r < p.rows; r++) compare("alone", p, set, whole, r, run(p.row(r), set, alone));
+        for (int64_t r = 0; r < p.rows; r++) {
+            const Result<T> one = run(p.row(r), set, alone);
+            compare("alone", p, set, whole, r, one);
+            if (!one.wrong != !p.wrong(r)) p.fail("label counted as wrong", set, r, double(one.wrong), p.wrong(r));
+        }
         // (peaks that are not those of the rows take exp out of its range, where the sets may differ)
         if (!strange_facts && set.name == std::string("avx512")) compare("avx2", p, set, whole, 0, before);
         before = whole;

@@ -22,7 +22,8 @@ extern const Run run_avx2, run_avx512;
 
 namespace {
 
-constexpr int64_t kinds[] = {xent::summary, xent::gradient, xent::softmax, xent::log_softmax, xent::softmax_gradient};
+constexpr int64_t kinds[] = {xent::summary, xent::gradient, xent::softmax, xent::log_softmax, xent::softmax_gradient,
+                             xent::loss};
 
 // The borders of vectors, regimes (64, 256, 8,192) and chunks (65,536), and what lies next to them.
 constexpr int64_t class_counts[] = {
@@ -93,16 +94,20 @@ template <class T> void examine(Bytes bytes, int64_t type) {
     const Places first = places_from(bytes, inner), second = places_from(bytes, bytes.one_in(2) ? 1 : p.rows);
     const uint8_t options = bytes.next();
     const bool least = bytes.one_in(4);
-    p.target_kind = p.kind == xent::summary || p.kind == xent::gradient ? bytes.below(xent::distribution + 1) : -1;
+    const bool targeted = p.kind == xent::summary || p.kind == xent::gradient || p.kind == xent::loss;
+    p.target_kind = targeted ? bytes.below(xent::distribution + 1) : -1;
     const int64_t to_ignore[] = {-100, 0, p.classes - 1, p.classes, -1, 255, INT64_MIN, INT64_MAX};
     p.ignore_index = bytes.one_of(to_ignore);
     if (p.labelled()) p.labels = labels_from(bytes, p.rows, p.classes, p.target_kind, p.ignore_index);
     if (p.target_kind >= 0 && options & 1) {
         p.weight = numbers<double>(bytes, p.classes);
-        for (const double w : p.weight) p.weight_float.push_back(static_cast<float>(w)), p.weight_sum += w;
+        for (const double w : p.weight) p.weight_sum += w;
     }
-    p.mixed = p.kind == xent::summary && options & 2;
-    if (p.kind == xent::gradient) {
+    p.mixed = (p.kind == xent::summary || p.kind == xent::loss) && options & 2;
+    p.differentiated = p.kind == xent::loss && options & 8;
+    p.ours = options & 16 ? numbers<double>(bytes, 1)[0] : 1.0;
+    p.theirs = options & 16 ? numbers<double>(bytes, 1)[0] : 0.1;
+    if (p.kind == xent::gradient || p.kind == xent::loss) {
         p.hard = options & 4 ? numbers<double>(bytes, p.rows) : std::vector<double>(static_cast<size_t>(p.rows), 1.0);
         if (options & 2) p.smooth = numbers<double>(bytes, p.rows);
     }
@@ -124,7 +129,9 @@ template <class T> void examine(Bytes bytes, int64_t type) {
         }
         const Result<T> whole = run(p, set, first);
         judge(p, set, whole);
-        compare("another layout", p, set, whole, 0, run(p, set, second));
+        const Result<T> again = run(p, set, second);
+        compare("another layout", p, set, whole, 0, again);
+        compare_sums("sums in another layout", p, set, whole, again);
         Places alone = second;
         alone.inner = 1;
         for (int64_t r = 0; r < p.rows; r++) {
@@ -133,7 +140,10 @@ template <class T> void examine(Bytes bytes, int64_t type) {
             if (!one.wrong != !p.wrong(r)) p.fail("label counted as wrong", set, r, double(one.wrong), p.wrong(r));
         }
         // (peaks that are not those of the rows take exp out of its range, where the sets may differ)
-        if (!strange_facts && set.name == std::string("avx512")) compare("avx2", p, set, whole, 0, before);
+        if (!strange_facts && set.name == std::string("avx512")) {
+            compare("avx2", p, set, whole, 0, before);
+            compare_sums("sums on avx2", p, set, whole, before);
+        }
         before = whole;
     }
 }

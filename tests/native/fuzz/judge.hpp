@@ -12,7 +12,7 @@ template <class T> bool same(const T &a, const T &b) {
 template <class T>
 void compare(const char *what, const Problem<T> &p, const Set &set, const Result<T> &have, int64_t first,
              const Result<T> &want) {
-    for (int f = 0; f < 5; f++)
+    for (int f = 0; f < 6; f++)
         for (size_t r = 0; r < want.facts[f].size(); r++) {
             const double got = have.facts[f][static_cast<size_t>(first) + r];
             if (!same(got, want.facts[f][r])) p.fail(what, set, first + static_cast<int64_t>(r), got, want.facts[f][r]);
@@ -22,6 +22,13 @@ void compare(const char *what, const Problem<T> &p, const Set &set, const Result
         if (!same(have.out[start + i], want.out[i]))
             p.fail(what, set, static_cast<int64_t>(start + i) / p.classes, wide(have.out[start + i]),
                    wide(want.out[i]));
+}
+
+// What the rows of two results add up to.
+template <class T>
+void compare_sums(const char *what, const Problem<T> &p, const Set &set, const Result<T> &have, const Result<T> &want) {
+    for (int s = 0; s < 2; s++)
+        if (!same(have.sums[s], want.sums[s])) p.fail(what, set, -1, have.sums[s], want.sums[s]);
 }
 
 // What a row comes to, without the kernels.
@@ -58,8 +65,8 @@ template <class T> void judge(const Problem<T> &p, const Set &set, const Result<
     constexpr double close = sizeof(T) == 8 ? 1e-13 : 1e-6;
     int64_t wrong = 0;
     for (int64_t r = 0; r < p.rows; r++) wrong += p.wrong(r);
-    // A kernel may look at a label twice, so what counts is whether there is any; rows are judged alone, too.
-    if (!have.wrong != !wrong)
+    // A gradient may look at a label twice; there it counts only whether any is wrong.
+    if (p.kind == xent::summary || p.kind == xent::loss ? have.wrong != wrong : !have.wrong != !wrong)
         p.fail("labels counted as wrong", set, -1, double(have.wrong), double(wrong));
     const bool unusual_factors = !within(p.weight, 0x1p100) || !within(p.q, 0x1p300);
 
@@ -74,9 +81,9 @@ template <class T> void judge(const Problem<T> &p, const Set &set, const Result<
             for (size_t j = 0; j < static_cast<size_t>(p.classes); j++) check(wide(have.out[start + j]));
         };
         if (p.ignored(r) || p.wrong(r)) {
-            if (p.kind == xent::summary)
+            if (p.kind == xent::summary || p.kind == xent::loss)
                 for (const auto &fact : have.facts) expect(fact[i] == 0, "a fact of a row without label", fact[i], 0);
-            if (p.kind == xent::gradient)
+            if (p.kind == xent::gradient || (p.kind == xent::loss && p.differentiated))
                 each_of_out([&](double g) { expect(g == 0, "gradient of a row without label", g, 0); });
             continue;
         }
@@ -94,13 +101,20 @@ template <class T> void judge(const Problem<T> &p, const Set &set, const Result<
         }
         if (p.kind == xent::summary && !unusual_factors && !(sizeof(T) == 8 && t.size > 0x1p300))
             for (const auto &fact : have.facts) expect(std::isfinite(fact[i]), "a fact of a finite row", fact[i], 0);
+        if (p.kind == xent::loss && p.labelled() && p.ours == 1 && !p.mixed && within(p.weight, 0x1p100) && !far) {
+            const size_t y = static_cast<size_t>(p.label(r));
+            const double w = p.weight.empty() ? 1.0 : p.weight[y];
+            const double log_mass = w * std::log1p(t.rest), picked = w * (wide(p.x[start + y]) - t.peak);
+            const double l = have.facts[5][i], slack = close * (std::fabs(log_mass) + std::fabs(picked)) + 1e-50;
+            expect(std::fabs(l - (log_mass - picked)) <= slack, "loss", l, log_mass - picked);
+        }
         if (p.kind == xent::softmax)
             each_of_out([&](double y) { expect(y >= 0 && y <= 1 + close, "softmax", y, 1); });
         if (p.kind == xent::log_softmax)
             each_of_out([&](double y) { expect(y <= close && (far || std::isfinite(y)), "log_softmax", y, 0); });
         const bool own_facts = p.takes_facts() && p.peak[i] == t.peak && is_rest(p.rest[i]);
         const bool bounded = p.labelled() && p.smooth.empty() && within(p.weight, 1) && within(p.hard, 1);
-        if (p.kind == xent::gradient && own_facts && bounded)
+        if (((p.kind == xent::gradient && own_facts) || (p.kind == xent::loss && p.differentiated)) && bounded)
             each_of_out([&](double g) { expect(std::fabs(g) <= 1 + close, "gradient", g, 1); });
         if (p.kind == xent::softmax_gradient && own_facts && within(p.slope, 1))
             each_of_out([&](double g) { expect(std::fabs(g) <= 1 + close, "gradient of softmax", g, 1); });

@@ -14,16 +14,16 @@ constexpr size_t label_size[] = {8, 4, 2, 1, 8, 4, 2, 1};
 
 template <class T> struct Problem {
     int64_t kind, type, rows, classes, target_kind, ignore_index;
-    bool mixed;
+    bool mixed, differentiated;  // the second: does `loss` give the gradient too?
     std::vector<T> x{}, q{}, slope{};
     std::vector<uint8_t> labels{};
     std::vector<double> weight{}, hard{}, smooth{}, peak{}, rest{};
-    std::vector<float> weight_float{};
-    double weight_sum = 0;
+    double weight_sum = 0, ours = 0, theirs = 0;
 
     bool soft() const { return target_kind == xent::distribution; }
     bool labelled() const { return target_kind >= 0 && !soft(); }
     bool takes_facts() const { return kind == xent::gradient || kind == xent::softmax_gradient; }
+    bool gives_rows() const { return kind == xent::loss ? differentiated : kind != xent::summary; }
     // The label as it is meant, whatever its type.
     __int128 label(int64_t r) const {
         uint64_t value = 0;
@@ -36,10 +36,10 @@ template <class T> struct Problem {
     bool ignored(int64_t r) const { return labelled() && label(r) == ignore_index; }
     bool wrong(int64_t r) const { return labelled() && !ignored(r) && (label(r) < 0 || label(r) >= classes); }
     Problem row(int64_t r) const {
-        Problem one{kind, type, 1, classes, target_kind, ignore_index, mixed};
+        Problem one{kind, type, 1, classes, target_kind, ignore_index, mixed, differentiated};
         one.x = part(x, r, classes), one.q = part(q, r, classes), one.slope = part(slope, r, classes);
         if (labelled()) one.labels = part(labels, r, static_cast<int64_t>(label_size[target_kind]));
-        one.weight = weight, one.weight_float = weight_float, one.weight_sum = weight_sum;
+        one.weight = weight, one.weight_sum = weight_sum, one.ours = ours, one.theirs = theirs;
         one.hard = part(hard, r, 1), one.smooth = part(smooth, r, 1);
         one.peak = part(peak, r, 1), one.rest = part(rest, r, 1);
         return one;
@@ -58,7 +58,8 @@ template <class T> struct Problem {
 };
 
 template <class T> struct Result {
-    std::vector<double> facts[5];  // peak, rest, picked, mass, mix
+    std::vector<double> facts[6];  // peak, rest, picked, mass, mix, loss
+    double sums[2];                // of the losses, of the masses
     std::vector<T> out;
     int64_t wrong;
 };
@@ -76,7 +77,7 @@ template <class T> Result<T> run(const Problem<T> &p, const Set &set, Places pla
     };
     places.out.expanded = false;
     const auto x = tensor(p.x, places.x);
-    const auto out = p.kind == xent::summary ? nullptr : tensor(std::vector<T>(p.x.size()), places.out);
+    const auto out = p.gives_rows() ? tensor(std::vector<T>(p.x.size()), places.out) : nullptr;
     const auto q = p.soft() ? tensor(p.q, places.q) : nullptr;
     const auto slope = p.slope.empty() ? nullptr : tensor(p.slope, places.slope);
     Result<T> result{};
@@ -88,18 +89,18 @@ template <class T> Result<T> run(const Problem<T> &p, const Set &set, Places pla
     c.rows = x->view, c.target_kind = p.target_kind, c.ignore_index = p.ignore_index, c.mixed = p.mixed;
     c.target = q ? q->view : xent::View{const_cast<uint8_t *>(p.labels.data()), 0, 0, 0};
     if (!p.weight.empty()) c.weight = p.weight.data(), c.weight_sum = &p.weight_sum;
-    if (!p.weight.empty()) c.weight_float = p.weight_float.data();
     c.peak = result.facts[0].data(), c.rest = result.facts[1].data(), c.picked = result.facts[2].data();
     c.mass = result.facts[3].data(), c.mix = result.facts[4].data();
     c.hard = p.hard.empty() ? nullptr : p.hard.data(), c.smooth = p.smooth.empty() ? nullptr : p.smooth.data();
     if (out) c.out = out->view;
     if (slope) c.slope = slope->view;
+    c.step = 1, c.ours = p.ours, c.theirs = p.theirs, c.losses = result.facts[5].data();
 
-    std::atomic<int64_t> wrong{0};
-    const int64_t groups = xent::groups_of(c), split = places.split % (groups + 1);
-    if (split > 0) set.run(c, 0, split, wrong);
-    if (split < groups) set.run(c, split, groups, wrong);
-    result.wrong = wrong;
+    xent::Tally tally;
+    const int64_t units = xent::units_of(c), split = places.split % (units + 1);
+    if (split > 0) set.run(c, 0, split, tally);
+    if (split < units) set.run(c, split, units, tally);
+    result.wrong = tally.wrong, result.sums[0] = tally.losses.rounded(), result.sums[1] = tally.mass.rounded();
     if (out && !out->untouched()) p.fail("a write between the rows", set, -1, 0, 0);
     if (out) result.out = out->read();
     return result;

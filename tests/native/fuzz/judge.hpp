@@ -65,9 +65,16 @@ template <class T> void judge(const Problem<T> &p, const Set &set, const Result<
     constexpr double close = sizeof(T) == 8 ? 1e-13 : 1e-6;
     int64_t wrong = 0;
     for (int64_t r = 0; r < p.rows; r++) wrong += p.wrong(r);
-    // A gradient may look at a label twice; there it counts only whether any is wrong.
-    if (p.kind == xent::summary || p.kind == xent::loss ? have.wrong != wrong : !have.wrong != !wrong)
+    // A kernel may look at a label twice, so what counts is whether there is any; rows are judged alone, too.
+    if (!have.wrong != !wrong)
         p.fail("labels counted as wrong", set, -1, double(have.wrong), double(wrong));
+    if (p.kind == xent::loss && p.labelled() && p.weight.empty() && !wrong) {
+        double kept = 0;
+        for (int64_t r = 0; r < p.rows; r++) kept += !p.ignored(r);
+        if (have.sums[1] != kept) p.fail("the number of rows", set, -1, have.sums[1], kept);
+    }
+    if (p.kind == xent::loss && p.rows == 1 && !same(have.sums[0], have.facts[5][0] + 0.0))
+        p.fail("the sum of one", set, 0, have.sums[0], have.facts[5][0]);
     const bool unusual_factors = !within(p.weight, 0x1p100) || !within(p.q, 0x1p300);
 
     for (int64_t r = 0; r < p.rows; r++) {

@@ -105,8 +105,7 @@ template <class T> void examine(Bytes bytes, int64_t type) {
     }
     p.mixed = (p.kind == xent::summary || p.kind == xent::loss) && options & 2;
     p.differentiated = p.kind == xent::loss && options & 8;
-    p.ours = options & 16 ? numbers<double>(bytes, 1)[0] : 1.0;
-    p.theirs = options & 16 ? numbers<double>(bytes, 1)[0] : 0.1;
+    p.ours = options & 16 ? bytes.next() / 255.0 : 1.0, p.theirs = 0.1;  // shares, as smoothing has them
     if (p.kind == xent::gradient || p.kind == xent::loss) {
         p.hard = options & 4 ? numbers<double>(bytes, p.rows) : std::vector<double>(static_cast<size_t>(p.rows), 1.0);
         if (options & 2) p.smooth = numbers<double>(bytes, p.rows);

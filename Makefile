@@ -7,7 +7,7 @@ DOCS_READY := .venv/.docs-ready
 KERNELS := setup.py $(wildcard csrc/*/* csrc/*.cpp)
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: run test test-long lint docs bench collapse proof install clean
+.PHONY: run test test-long sanitize neon fuzz lint docs bench collapse proof install clean
 
 run: $(READY)
 	$(BIN)/python examples/digits.py
@@ -17,6 +17,16 @@ test: $(READY)
 
 test-long: $(READY)
 	$(BIN)/python -m pytest
+
+sanitize: $(READY)
+	$(BIN)/python -m pytest -rs tests/native/test_kernels.py::test_no_kernel_leaves_its_buffers
+
+neon: $(READY)
+	$(BIN)/python -m pytest -rs tests/native/test_kernels.py::test_aarch64_compiles_in_silence_and_tells_the_truth
+
+FUZZ_SECONDS ?= 600
+fuzz: $(READY)
+	$(BIN)/python tests/native/fuzz/run.py $(FUZZ_SECONDS) $(FUZZ_FILES)
 
 lint: $(READY)
 	$(BIN)/ruff check .

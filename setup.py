@@ -7,23 +7,14 @@ Everything else is in pyproject.toml. Without a C++ compiler the install succeed
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from runpy import run_path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-# Contraction is off because a multiply-add that the compiler forms on its own would change bits between the sets.
-COMMON = [
-    *("-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
-    *("-O2", "-g0", "-ffp-contract=off", "-fno-math-errno"),
-]
-X86 = platform.machine().lower() in ("x86_64", "amd64")
-SETS = {"baseline": ["-Wno-psabi"]}  # no vector crosses the border of a module
-if X86:
-    SETS["baseline"] += ["-O1"]
-    # -O3 takes the branches out of the loops: a quarter of the time of float32, more of bfloat16
-    SETS["avx2"] = ["-O3", "-mavx2", "-mfma", "-mf16c"]
-    wide = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]
-    SETS["avx512"] = [*SETS["avx2"], *wide, "-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # GCC 12's own headers
+FLAGS = run_path("csrc/cpu/sets.py")
+COMMON, X86 = FLAGS["COMMON"], FLAGS["is_x86"](platform.machine())
+SETS = FLAGS["sets"](platform.machine())
 
 
 class BuildSets(build_ext):

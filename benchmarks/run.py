@@ -1,111 +1,134 @@
-"""xent beside torch on one machine, in one run: interleaved rounds, medians, ratios.
+"""xent beside torch and torch.compile on one machine, in one run, against the goals of benchmarks/cases.py.
 
-    python benchmarks/run.py [--rounds 5] [--json benchmarks/results/cpu.json]
+    python benchmarks/run.py                        all of it, into benchmarks/results/cpu.json
+    python benchmarks/run.py --only 65536x10        one shape; or "forward", "loss 4096x1000 .*", memory
+    python benchmarks/run.py --no-compile --jax     without torch.compile, with JAX where it is installed
 
-Forward and backward through autograd with torch.utils.benchmark's timer; peak memory of a training step
-beyond its input, each in a fresh process. The floor is a copy of the logits into existing memory.
+Loss and gradient through autograd, on torch's default number of threads. Rounds are interleaved; a ratio is the
+median of the ratios of each round. The floor is a copy of the logits into memory that is there, or a read of them
+where no gradient is asked for. JAX runs by itself and can only be compared loosely.
+
+The JSON:
+
+    machine     processor, threads, versions, load before the run
+    compile     "measured", or why not
+    rows        what, shape, dtype; floor: the call that was fastest; waited: in parts of the time, for cores;
+                ms: name -> median, min, max over the rounds;
+                ratios: "torch / xent", "compile / xent", "xent / copy" or "xent / read" -> median, min, max,
+                "at least" or "at most", met; stretch, stretch met where there is a further goal
+    memory      shape, dtype; gradients: peak beyond the input in gradients, xent's and torch's; "at most", met
 """
 
 import argparse
 import json
+import os
 import platform
 import re
-import statistics
-import subprocess
-import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
-from torch.utils.benchmark import Timer
+from torch import Tensor
+from tqdm import tqdm
 
 import xent
+from beside_jax import times_of
+from cases import CASES, MEMORY, Case
+from jobs import LIBRARIES, jobs_of, megabytes
+from measure import compiled_loss, interleaved, judged, ratios, spread, with_one_floor
+from memory import STATUS, peak_of_a_step
+from tables import head, line_of, memory_line_of, summary
 
-SHAPES = ["64x10", "65536x10", "1000000x2", "16384x100", "4096x1000", "512x32000", "128x128256"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-LOSSES = {"xent": xent.cross_entropy, "torch": F.cross_entropy}
-
-
-def inputs(shape, dtype):
-    rows, classes = map(int, shape.split("x"))
-    g = torch.Generator().manual_seed(0)
-    logits = torch.randn(rows, classes, generator=g).to(dtype).requires_grad_()
-    return logits, torch.randint(0, classes, (rows,), generator=g)
+RESULTS = Path(__file__).parent / "results" / "cpu.json"
 
 
-def step(loss, logits, target):
-    logits.grad = None
-    loss(logits, target).backward()
-
-
-def measure(shape, dtype, rounds):
-    """Milliseconds: name -> median over interleaved rounds."""
-    logits, target = inputs(shape, dtype)
-    into, source = torch.empty_like(logits.detach()), logits.detach()
-    jobs = {name: (step, (loss, logits, target)) for name, loss in LOSSES.items()}
-    jobs["copy"] = (into.copy_, (source,))
-    timers = {
-        name: Timer("job(*args)", globals={"job": job, "args": args}, num_threads=torch.get_num_threads())
-        for name, (job, args) in jobs.items()
+def machine() -> dict[str, object]:
+    cpuinfo = Path("/proc/cpuinfo")
+    name = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return {
+        "processor": name[1] if name else platform.processor(),
+        "architecture": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "load before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "xent": xent.__version__,
     }
-    times = {name: [] for name in jobs}
-    for _ in range(rounds):
-        for name, timer in timers.items():
-            times[name].append(timer.blocked_autorange(min_run_time=0.1).median * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
-def peak_memory(shape, dtype_name, loss):
-    """MB beyond the input of one training step, in a fresh process."""
-    command = [sys.executable, __file__, "--memory", shape, dtype_name, loss]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def row_of(case: Case, compiled: Callable[..., Tensor] | None, rounds: int, jax: bool) -> dict[str, object]:
+    times, waited = interleaved(jobs_of(case, compiled), rounds)
+    times, floor = with_one_floor(times)
+    found = ratios(times, case.goals, case.stretch)
+    if jax and case.what == "loss":
+        times["jax"] = times_of(case.shape, case.dtype, rounds)
+    ms = {name: spread(values) for name, values in times.items()}
+    place = {"what": case.what, "shape": case.shape, "dtype": case.dtype}
+    return {**place, "floor": floor, "waited": round(waited, 3), "ms": ms, "ratios": found}
 
 
-def print_memory(shape, dtype_name, loss):
-    step(LOSSES[loss], *inputs("64x10", DTYPES[dtype_name]))
-    logits, target = inputs(shape, DTYPES[dtype_name])
-    before = peak_so_far()
-    step(LOSSES[loss], logits, target)
-    print(peak_so_far() - before)
+def memory_of(case: Case) -> dict[str, object]:
+    gradient = megabytes(case.shape, case.dtype)
+    used = {name: round(peak_of_a_step(case.shape, case.dtype, name) / gradient, 2) for name in LIBRARIES}
+    return {
+        "shape": case.shape,
+        "dtype": case.dtype,
+        "gradients": used,
+        **judged(used["xent"], "floor", case.goals),
+    }
 
 
-def peak_so_far():
-    """MB. (Not ru_maxrss, which begins at what the parent process had.)"""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+def run(cases: list[Case], args: argparse.Namespace) -> dict[str, object]:
+    """The result; each line is printed as soon as it is there."""
+    compiled, note = compiled_loss() if args.compile else (None, "not asked for")
+    result = {"machine": machine(), "rounds": args.rounds, "compile": note, "rows": [], "memory": []}
+    print(", ".join(f"{name} {value}" for name, value in result["machine"].items()))
+    print(f"torch.compile: {note}\n\n{head()}")
+    progress = tqdm(cases, leave=False)
+    for case in progress:
+        progress.set_description(case.label)
+        if case.what == "memory":
+            result["memory"].append(memory_of(case))
+            tqdm.write(memory_line_of(result["memory"][-1]))
+        else:
+            result["rows"].append(row_of(case, compiled, args.rounds, args.jax))
+            tqdm.write(line_of(result["rows"][-1]))
+            torch.compiler.reset()  # or the ninth shape of one function is not compiled
+    print(f"\n{summary(result)}")
+    return result
 
 
-def main():
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="PATTERN", help="rows with these words in 'what shape dtype'")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json")
-    parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--jax", action="store_true", help="JAX too, where it is installed")
+    parser.add_argument("--json", type=Path, help=f"default: results/{RESULTS.name}, or nothing with --only")
     args = parser.parse_args()
-    if args.memory:
-        return print_memory(*args.memory)
-    rows = []
-    print(f"{'rows x classes':>15} {'dtype':>9} {'xent ms':>9} {'torch ms':>9} {'copy ms':>8} {'xent/torch':>10}")
-    for dtype_name, dtype in DTYPES.items():
-        for shape in SHAPES:
-            ms = measure(shape, dtype, args.rounds)
-            rows.append({"shape": shape, "dtype": dtype_name, **ms})
-            ratio = ms["xent"] / ms["torch"]
-            print(f"{shape:>15} {dtype_name:>9} {ms['xent']:9.3f} {ms['torch']:9.3f} {ms['copy']:8.3f} {ratio:10.2f}")
-    print("\npeak memory of a training step beyond its input, MB (the gradient is one copy of the logits)")
-    memory = []
-    for shape, logits in {"1024x32000": 131, "256x128256": 131}.items():
-        row = {"shape": shape, **{name: round(peak_memory(shape, "float32", name)) for name in LOSSES}}
-        memory.append(row)
-        print(f"{shape:>15}  logits {logits}  xent {row['xent']}  torch {row['torch']}")
-    if args.json:
-        machine = {
-            "cpu": torch.backends.cpu.get_cpu_capability(),
-            "architecture": platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        }
-        with open(args.json, "w") as file:
-            json.dump({"machine": machine, "times_ms": rows, "memory_mb": memory}, file, indent=1)
+    args.cases = [case for case in CASES + MEMORY if args.only is None or case.is_in(args.only)]
+    if not args.cases:
+        parser.error(f"no row has the words {args.only!r}; for example: {CASES[0].label}")
+    if args.jax and find_spec("jax") is None:
+        parser.error("--jax: JAX is not installed")
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    if not STATUS.exists():
+        print("peak memory is left out: it is read from Linux's /proc")
+        args.cases = [case for case in args.cases if case.what != "memory"]
+    result = run(args.cases, args)
+    path = args.json or (RESULTS if args.only is None else None)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"written to {path.name}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #include <Python.h>
 
 #include <cstring>
+#include <limits>
 
 #include "xent/call.hpp"
 #include "xent/pages.hpp"
@@ -12,31 +13,26 @@
 
 namespace xent {
 
-extern const Run run_baseline;
+extern const Set set_baseline;
 #ifdef XENT_X86
-extern const Run run_avx2, run_avx512;
+extern const Set set_avx2, set_avx512;
 #endif
 
 namespace {
 
-struct Set {
-    const char *name;
-    Run run;
-};
-
-Set best() {
+const Set &best() {
 #ifdef XENT_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl"))
-        return {"avx512", run_avx512};
+        return set_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        return {"avx2", run_avx2};
+        return set_avx2;
 #endif
-    return {"baseline", run_baseline};
+    return set_baseline;
 }
 
-const Set chosen = best();
+const Set &chosen = best();
 Set active = chosen;
 
 // torch_parallel_for of libtorch: ranges of [begin, end), at least `grain` long, on the threads torch may use.
@@ -46,42 +42,93 @@ ParallelFor parallel_for = nullptr;
 struct Work {
     Call call;
     Run run;
-    std::atomic<int64_t> wrong{0};
+    Tally tally;
     std::atomic<bool> failed{false};
 };
 
 void body(int64_t begin, int64_t end, void *context) {
     Work &work = *static_cast<Work *>(context);
     try {
-        work.run(work.call, begin, end, work.wrong);
+        work.run(work.call, begin, end, work.tally);
     } catch (...) {  // no memory for a group's scratch
         work.failed = true;
     }
 }
 
-PyObject *run(PyObject *, PyObject *const *args, Py_ssize_t count) {
-    if (count != call_slots) return PyErr_Format(PyExc_TypeError, "run takes %d numbers, got %zd", int(call_slots), count);
-    int64_t slots[call_slots];
-    for (Py_ssize_t i = 0; i < count; i++) {
-        slots[i] = static_cast<int64_t>(PyLong_AsLongLong(args[i]));
-        if (slots[i] == -1 && PyErr_Occurred()) return nullptr;
+// All rows of a call, on the threads that torch may use.
+void run_all(Work &work) {
+    work.run = active.run;
+    const int64_t units = units_of(work.call), each = work.call.classes * unit_of(work.call);
+    const int64_t grain = 1 + 32768 / (each > 0 ? each : 1);  // as torch has it: 32,768 elements a thread at least
+    if (parallel_for && units > grain)
+        parallel_for(0, units, grain, body, &work);
+    else if (units > 0)
+        body(0, units, &work);
+}
+
+// Numbers as they are, floats as their bits. False with an exception set.
+bool slots_of(PyObject *const *args, Py_ssize_t count, Py_ssize_t expected, int64_t *slots) {
+    if (count != expected) {
+        PyErr_Format(PyExc_TypeError, "a call takes %zd numbers, got %zd", expected, count);
+        return false;
     }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (PyFloat_Check(args[i])) {
+            const double value = PyFloat_AsDouble(args[i]);
+            std::memcpy(&slots[i], &value, 8);
+        } else {
+            slots[i] = static_cast<int64_t>(PyLong_AsLongLong(args[i]));
+            if (slots[i] == -1 && PyErr_Occurred()) return false;
+        }
+    }
+    return true;
+}
+
+// A call's slots -> how many labels are no class.
+PyObject *run(PyObject *, PyObject *const *args, Py_ssize_t count) {
+    int64_t slots[call_slots];
+    if (!slots_of(args, count, call_slots, slots)) return nullptr;
     Work work;
     std::memcpy(&work.call, slots, sizeof work.call);
-    work.run = active.run;
-    const int64_t groups = groups_of(work.call);
-    const int64_t each = work.call.classes * (work.call.inner < group ? work.call.inner : group);
-    const int64_t grain = 1 + 32768 / (each > 0 ? each : 1);  // as torch has it: 32,768 elements a thread at least
     Py_BEGIN_ALLOW_THREADS
-    if (groups > 0) {
-        if (parallel_for && groups > grain)
-            parallel_for(0, groups, grain, body, &work);
-        else
-            body(0, groups, &work);
-    }
+    run_all(work);
     Py_END_ALLOW_THREADS
     if (work.failed) return PyErr_NoMemory();
-    return PyLong_FromLongLong(work.wrong);
+    return PyLong_FromLongLong(work.tally.wrong);
+}
+
+// The losses of a call, and their gradient if it has an `out`: slots, and whether the mean is asked for rather than the
+// sum -> labels that are no class, value, what a mean divides by.
+PyObject *loss(PyObject *, PyObject *const *args, Py_ssize_t count) {
+    int64_t slots[call_slots + 1];
+    if (!slots_of(args, count, call_slots + 1, slots)) return nullptr;
+    const bool mean = slots[call_slots], soft = slots[9] == distribution;
+    double divisor = 0, factors[2];
+    Work work;
+    std::memcpy(&work.call, slots, sizeof work.call);
+    Py_BEGIN_ALLOW_THREADS
+    if (soft) divisor = static_cast<double>(work.call.outer * work.call.inner);
+    if (mean && !soft && work.call.out.data) {  // the gradient is divided by what is only known once labels are read
+        Work labels;
+        labels.call = work.call, labels.call.kind = masses;
+        run_all(labels);
+        divisor = labels.tally.mass.rounded();
+        work.tally.wrong += labels.tally.wrong, work.failed = labels.failed.load();
+    }
+    if (work.call.out.data) {
+        const double share = !mean ? 1 : divisor == 0 ? 0 : 1 / divisor;
+        factors[0] = share * work.call.ours, factors[1] = share * work.call.theirs;
+        work.call.hard = factors, work.call.step = 0;
+        work.call.smooth = work.call.mixed ? factors + 1 : nullptr;
+    }
+    if (!work.tally.wrong && !work.failed) run_all(work);
+    Py_END_ALLOW_THREADS
+    if (work.failed) return PyErr_NoMemory();
+    if (!soft) divisor = work.tally.mass.rounded();
+    const double sum = work.tally.losses.rounded();
+    const double nothing = std::numeric_limits<double>::quiet_NaN();
+    return Py_BuildValue("Ldd", static_cast<long long>(work.tally.wrong),
+                         !mean ? sum : divisor == 0 ? nothing : sum / divisor, divisor);
 }
 
 // Address and number of doubles -> their sum.
@@ -92,9 +139,7 @@ PyObject *exact_sum(PyObject *, PyObject *const *args, Py_ssize_t count) {
     if (PyErr_Occurred()) return nullptr;
     double sum;
     Py_BEGIN_ALLOW_THREADS
-    ExactSum exact;
-    exact.add(static_cast<const double *>(values), number);
-    sum = exact.rounded();
+    sum = active.sum(static_cast<const double *>(values), number);
     Py_END_ALLOW_THREADS
     return PyFloat_FromDouble(sum);
 }
@@ -110,14 +155,14 @@ PyObject *instruction_set(PyObject *, PyObject *) { return PyUnicode_FromString(
 
 // For tests: a lesser set than the best one.
 PyObject *use_instruction_set(PyObject *, PyObject *name) {
-    const Set sets[] = {chosen, {"baseline", run_baseline},
+    const Set *sets[] = {&chosen, &set_baseline,
 #ifdef XENT_X86
-                        {"avx2", std::strcmp(chosen.name, "baseline") ? run_avx2 : nullptr},
+                         std::strcmp(chosen.name, "baseline") ? &set_avx2 : nullptr,
 #endif
     };
-    for (const Set &set : sets)
-        if (set.run && PyUnicode_CompareWithASCIIString(name, set.name) == 0) {
-            active = set;
+    for (const Set *set : sets)
+        if (set && PyUnicode_CompareWithASCIIString(name, set->name) == 0) {
+            active = *set;
             Py_RETURN_NONE;
         }
     return PyErr_Format(PyExc_ValueError, "this machine has no instruction set %R", name);
@@ -222,6 +267,7 @@ PyObject *pages_held(PyObject *, PyObject *) {
 
 PyMethodDef methods[] = {
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(run)), METH_FASTCALL, "Run one call."},
+    {"loss", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(loss)), METH_FASTCALL, "Losses and gradient."},
     {"exact_sum", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(exact_sum)), METH_FASTCALL, "Sum of doubles."},
     {"set_parallel_for", set_parallel_for, METH_O, "Address of torch_parallel_for."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set in use."},

@@ -2,6 +2,6 @@
 #include "../xent/run.hpp"
 
 namespace xent {
-extern const Run run_avx2;
-const Run run_avx2 = XENT_ISA::run;
+extern const Set set_avx2;
+const Set set_avx2 = {"avx2", XENT_ISA::run, XENT_ISA::sum};
 }  // namespace xent

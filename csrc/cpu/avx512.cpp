@@ -2,6 +2,6 @@
 #include "../xent/run.hpp"
 
 namespace xent {
-extern const Run run_avx512;
-const Run run_avx512 = XENT_ISA::run;
+extern const Set set_avx512;
+const Set set_avx512 = {"avx512", XENT_ISA::run, XENT_ISA::sum};
 }  // namespace xent

@@ -2,6 +2,6 @@
 #include "../xent/run.hpp"
 
 namespace xent {
-extern const Run run_baseline;
-const Run run_baseline = XENT_ISA::run;
+extern const Set set_baseline;
+const Set set_baseline = {"baseline", XENT_ISA::run, XENT_ISA::sum};
 }  // namespace xent

@@ -2,10 +2,13 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <mutex>
+
+#include "sum.hpp"
 
 namespace xent {
 
-enum Kind : int64_t { summary, gradient, softmax, log_softmax, softmax_gradient };
+enum Kind : int64_t { summary, gradient, softmax, log_softmax, softmax_gradient, loss, masses };
 enum Type : int64_t { float64, float32, bfloat16, float16 };
 enum Labels : int64_t { i64, i32, i16, i8, u64, u32, u16, u8, distribution };
 
@@ -16,6 +19,9 @@ struct View {
 };
 
 // Filled from Python as a row of 64-bit numbers, in this order.
+//
+// `masses` adds up the weights of the labels. `loss` gives ours * hard + theirs * smooth of each row (docs/design/numerics.md) and its sum, and where there is an
+// `out`, the gradient of that sum times *hard (*smooth for the second term) in the same pass.
 struct Call {
     int64_t kind, type, outer, classes, inner;
     View rows;
@@ -23,20 +29,39 @@ struct Call {
     View target;            // labels: contiguous, (outer, inner); a distribution: the type of the rows
     int64_t ignore_index;
     const double *weight;   // nullptr: every class weighs 1
-    const float *weight_float;
     const double *weight_sum;
-    int64_t mixed;
-    double *peak, *rest, *picked, *mass, *mix;  // (outer, inner), contiguous
+    int64_t mixed;          // is the second term asked for?
+    double *peak, *rest, *picked, *mass, *mix;  // (outer, inner), contiguous; `loss` gives peak and rest if asked to
     const double *hard, *smooth;
+    int64_t step;           // from one row's factors to the next's: 1, or 0 where all rows have the same
     View out, slope;        // slope: the incoming gradient of softmax_gradient, the type of the rows
+    double ours, theirs;
+    double *losses;
 };
 constexpr int64_t call_slots = sizeof(Call) / 8;
 
-using Run = void (*)(const Call &call, int64_t begin, int64_t end, std::atomic<int64_t> &wrong_labels);
+// What the rows of a call add up to.
+struct Tally {
+    std::atomic<int64_t> wrong{0};  // labels that are no class
+    std::mutex guard;
+    ExactSum losses, mass;
+};
 
-// Rows handled together: as many as lie side by side in a cache line, where the classes do not.
+// The kernels of an instruction set: a range of the units of a call, and the sum of doubles.
+struct Set {
+    const char *name;
+    void (*run)(const Call &call, int64_t begin, int64_t end, Tally &tally);
+    double (*sum)(const double *values, int64_t count);
+};
+using Run = decltype(Set::run);
+
+// Up to this many classes a row is a lane (across.hpp), and rows go in groups as wide as the lanes of floats.
+constexpr int64_t few = 256;
 constexpr int64_t group = 16;
-
-inline int64_t groups_of(const Call &call) { return call.outer * ((call.inner + group - 1) / group); }
+// Rows of many classes that lie side by side are each for itself.
+inline int64_t unit_of(const Call &call) { return call.classes > few && call.rows.classes == 1 ? 1 : group; }
+inline int64_t units_of(const Call &call) {
+    return (call.outer * call.inner + unit_of(call) - 1) / unit_of(call);
+}
 
 }  // namespace xent

@@ -1,36 +1,56 @@
-// exp and the exact parts of sums.
+// exp, log1p, the distance from the peak and what its rounding drops, sums of lanes.
 #pragma once
+#include <limits>
+
 #include "lanes.hpp"
 
 namespace XENT_ISA {
 
-// factor * exp(d + low), for d in [-170, 0] and a tiny low: what rounding dropped from d.
-//
-// Cody and Waite's reduction with the degree-7 polynomial of Cephes expf; 0.93 ulp with factor 1. The factor goes in
-// before the scale, so that a product in the normal range does not pass through a subnormal exp.
-XENT_INLINE F16 exp_times(F16 d, F16 low, F16 factor) {
-    const F16 magic = F16::of(12582912.0f);  // 1.5 * 2**23: adding it rounds to a whole number, left in the low bits
-    F16 sum = fma(d, F16::of(1.44269504088896341f), magic);
-    F16 n = sum - magic;
-    F16 r = fma(n, F16::of(-0.693359375f), d);
-    r = fma(n, F16::of(2.12194440e-4f), r) + low;
-    F16 p = F16::of(1.9875691500e-4f);
-    p = fma(p, r, F16::of(1.3981999507e-3f));
-    p = fma(p, r, F16::of(8.3334519073e-3f));
-    p = fma(p, r, F16::of(4.1665795894e-2f));
-    p = fma(p, r, F16::of(1.6666665459e-1f));
-    p = fma(p, r, F16::of(5.0000001201e-1f));
-    p = fma(p, r * r, r) + F16::of(1.0f);
-    F16 second;
-    F16 first = power_of_two(sum, &second);
-    return p * factor * first * second;
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+// The numbers of all lanes in double.
+template <class V> struct Each {
+    static constexpr int halves = V::lanes / D8::lanes;
+    D8 half[halves];
+    static XENT_INLINE Each load(const double *p) {
+        Each x;
+        for (int h = 0; h < halves; h++) x.half[h] = D8::load(p + 8 * h);
+        return x;
+    }
+    XENT_INLINE void store(double *p) const {
+        for (int h = 0; h < halves; h++) half[h].store(p + 8 * h);
+    }
+};
+XENT_INLINE F16 narrow(const Each<F16> &x) { return rounded(x.half[0], x.half[1]); }
+XENT_INLINE D8 narrow(const Each<D8> &x) { return x.half[0]; }
+XENT_INLINE Each<F16> widen_lanes(F16 x) { return {{low_half(x), high_half(x)}}; }
+XENT_INLINE Each<D8> widen_lanes(D8 x) { return {{x}}; }
+
+// exp_lifted(d, low) is lift * exp(d + low), for d in [deepest, 0] and a tiny low: what rounding dropped from d. Lifted,
+// exp has all its digits down to e**-131 in floats, and at `deepest` it is 0. (Doubles have the range without.)
+template <class V> constexpr double lift = sizeof(typename V::Real) < 8 ? 0x1p64 : 1.0;
+template <class V> constexpr double deepest = sizeof(typename V::Real) < 8 ? -150.0 : -1400.0;
+
+// Tang's method (Table-driven implementation of the exponential function, 1989): d is k/16 ln 2 and a remainder of
+// 0.022 at most, whose exp is a cubic; 2**(k/16) comes from a table. 1.0 ulp at most, ever.
+XENT_INLINE F16 exp_lifted(F16 d, F16 low) {
+    alignas(64) static const float powers[16] = {
+        0x1.000000p64f, 0x1.0b5586p64f, 0x1.172b84p64f, 0x1.2387a6p64f, 0x1.306fe0p64f, 0x1.3dea64p64f,
+        0x1.4bfdaep64f, 0x1.5ab07ep64f, 0x1.6a09e6p64f, 0x1.7a1148p64f, 0x1.8ace54p64f, 0x1.9c4918p64f,
+        0x1.ae89fap64f, 0x1.c199bep64f, 0x1.d5818ep64f, 0x1.ea4afap64f};
+    const F16 magic = F16::of(sixteenths);
+    const F16 sum = fma(d, F16::of(1.44269504088896341f), magic), n = sum - magic;
+    F16 r = fma(n, F16::of(-0.693359375f), d) + fma(n, F16::of(2.12194440e-4f), low);
+    const F16 power = lookup(F16::load(powers), sum);
+    const F16 half = fma(r, F16::of(1.66666672e-1f), F16::of(0.5f));
+    r = fma(r * r, half, r);
+    return scaled(fma(power, r, power), sum, n);
 }
 
-// The same in double, for d in [-1400, 0]: Taylor's series to degree 13, whose remainder is 4e-18 on |r| <= ln 2 / 2.
+// Taylor's series to degree 13, whose remainder is 4e-18 on |r| <= ln 2 / 2.
 XENT_INLINE D8 exp_times(D8 d, D8 low, D8 factor) {
-    const D8 magic = D8::of(6755399441055744.0);  // 1.5 * 2**52
-    D8 sum = fma(d, D8::of(1.4426950408889634074), magic);
-    D8 n = sum - magic;
+    const D8 magic = D8::of(wholes);
+    const D8 sum = fma(d, D8::of(1.4426950408889634074), magic), n = sum - magic;
     D8 r = fma(n, D8::of(-6.93147180369123816490e-01), d);
     r = fma(n, D8::of(-1.90821492927058770002e-10), r) + low;
     D8 p = D8::of(1.0 / 6227020800.0);
@@ -46,61 +66,102 @@ XENT_INLINE D8 exp_times(D8 d, D8 low, D8 factor) {
     p = fma(p, r, D8::of(1.0 / 6.0));
     p = fma(p, r, D8::of(0.5));
     p = fma(p, r * r, r) + D8::of(1.0);
-    D8 second;
-    D8 first = power_of_two(sum, &second);
-    return p * factor * first * second;
+    // the factor goes in before the scale, so that a product in the normal range does not pass through a subnormal exp
+    return scaled(p * factor, sum, n);
+}
+XENT_INLINE D8 exp_lifted(D8 d, D8 low) { return exp_times(d, low, D8::of(1)); }
+
+// log(1 + r) for r >= 0: 1 + r = 2**k (1 + f), and log(1 + f) = f - f**2/2 + s (f**2/2 + R(s**2)) with s = f / (2 + f),
+// as in fdlibm. k = 0 leaves r as it is, so a tiny r keeps its digits. `exact`: to an ulp of double, otherwise to 2**-36.
+template <bool exact> XENT_INLINE D8 log1p(D8 r) {
+    const D8 one = D8::of(1);
+    D8 k, down;
+    binade(r + one, &k, &down);
+    const D8 f = fma(r, down, down - one);  // (r - (2**k - 1)) / 2**k
+    const D8 s = divided(f, f + D8::of(2)), z = s * s, square = f * f * D8::of(0.5);
+    D8 p;
+    if (exact) {
+        p = fma(z, D8::of(2.0 / 23), D8::of(2.0 / 21));
+        p = fma(z, p, D8::of(2.0 / 19)), p = fma(z, p, D8::of(2.0 / 17)), p = fma(z, p, D8::of(2.0 / 15));
+        p = fma(z, p, D8::of(2.0 / 13)), p = fma(z, p, D8::of(2.0 / 11));
+    } else {
+        p = D8::of(2.0 / 11);
+    }
+    p = fma(z, p, D8::of(2.0 / 9)), p = fma(z, p, D8::of(2.0 / 7));
+    p = fma(z, p, D8::of(2.0 / 5)), p = fma(z, p, D8::of(2.0 / 3));
+    const D8 rest = fma(k, D8::of(1.90821492927058770002e-10), s * fma(z, p, square)) - square;
+    return fma(k, D8::of(6.93147180369123816490e-01), rest + f);
 }
 
 // What `high = a - b` dropped (Knuth's TwoSum).
 template <class V> XENT_INLINE V dropped(V a, V b, V high) {
-    V back = high - a;
+    const V back = high - a;
     return (a - (high - back)) - (b + back);
 }
 
-// Sums of lanes. Floats add up in double; doubles carry what each addition drops.
-struct FloatSum {
-    D8 low = D8::of(0), high = D8::of(0);
-    XENT_INLINE void add(F16 x) {
-        low = low + low_half(x);
-        high = high + high_half(x);
+// x - peak, no less than `deepest`, and what its rounding dropped, if that is `carried`. nan stays.
+template <class V, bool carried> struct Distance;
+
+// Floats: the larger in magnitude of x and -peak is the smaller number, so Dekker's FastTwoSum applies. For peaks below
+// `far`, where peak + deepest is a float that means it.
+constexpr double far = 0x1p20;
+template <bool carried> struct Distance<F16, carried> {
+    F16 peak, lowest;
+    XENT_INLINE explicit Distance(F16 p) : peak(p), lowest(p + F16::of(static_cast<float>(deepest<F16>))) {}
+    XENT_INLINE F16 operator()(F16 x, F16 *low) const {
+        x = larger(lowest, x);
+        const F16 d = x - peak;
+        if (carried) {
+            const F16 turned = F16::of(0) - peak;
+            *low = larger(turned, x) - (d - smaller(turned, x));
+        } else {
+            *low = F16::of(0);
+        }
+        return d;
     }
-    // Lane i of 16, added in one order: halves, quarters, ...
-    XENT_INLINE double total() const {
-        double v[16];
-        low.store(v), high.store(v + 8);
-        for (int n = 8; n; n /= 2)
-            for (int i = 0; i < n; i++) v[i] += v[i + n];
-        return v[0];
+};
+template <bool carried> struct Distance<D8, carried> {
+    D8 peak;
+    XENT_INLINE explicit Distance(D8 p) : peak(p) {}
+    XENT_INLINE D8 operator()(D8 x, D8 *low) const {
+        const D8 plain = x - peak, d = larger(D8::of(deepest<D8>), plain);
+        *low = carried ? select(equal(plain, d), dropped(x, peak, plain), D8::of(0)) : D8::of(0);
+        return d;
     }
 };
 
-struct DoubleSum {
+// Sums of doubles in lanes. A careful one carries what each addition drops.
+template <bool careful> struct Sum;
+template <> struct Sum<true> {
     D8 sum = D8::of(0), lost = D8::of(0);
     XENT_INLINE void add(D8 x) {
-        D8 next = sum + x;
-        D8 back = next - sum;
+        const D8 next = sum + x, back = next - sum;
         lost = lost + ((sum - (next - back)) + (x - back));
         sum = next;
     }
-    XENT_INLINE double total() const {
+    XENT_INLINE D8 lanes() const {
+        const D8 whole = sum + lost;
+        return select(equal(whole - whole, D8::of(0)), whole, sum);  // an infinity has no rounding to carry
+    }
+    // Over the lanes, in one order: halves, quarters, ...
+    double total() const {
         double v[8], w[8];
         sum.store(v), lost.store(w);
         for (int n = 4; n; n /= 2)
             for (int i = 0; i < n; i++) {
-                double s = v[i] + v[i + n], back = s - v[i];
+                const double s = v[i] + v[i + n], back = s - v[i];
                 w[i] += w[i + n] + ((v[i] - (s - back)) + (v[i + n] - back));
                 v[i] = s;
             }
-        double s = v[0] + w[0];
-        return s - s == 0 ? s : v[0];  // an infinity has no rounding to carry
+        const double s = v[0] + w[0];
+        return s - s == 0 ? s : v[0];
     }
 };
-
-// Doubles that stand for something narrower need no such care.
-struct PlainSum {
+template <> struct Sum<false> {
     D8 sum = D8::of(0);
     XENT_INLINE void add(D8 x) { sum = sum + x; }
-    XENT_INLINE double total() const {
+    XENT_INLINE D8 lanes() const { return sum; }
+    double total() const {
         double v[8];
         sum.store(v);
         for (int n = 4; n; n /= 2)
@@ -109,8 +170,17 @@ struct PlainSum {
     }
 };
 
-template <class V, bool careful> struct SumOf { using type = FloatSum; };
-template <> struct SumOf<D8, false> { using type = PlainSum; };
-template <> struct SumOf<D8, true> { using type = DoubleSum; };
+// Sums of lanes of either kind, in double. Floats are doubles that need no such care.
+template <class V, bool careful> struct SumOf;
+template <bool careful> struct SumOf<D8, careful> : Sum<careful> {};
+template <bool careful> struct SumOf<F16, careful> {
+    Sum<careful> low, high;
+    XENT_INLINE void add(F16 x) { low.add(low_half(x)), high.add(high_half(x)); }
+    double total() const {
+        Sum<careful> both = low;
+        both.add(high.sum);
+        return both.total();
+    }
+};
 
 }  // namespace XENT_ISA

@@ -1,147 +1,112 @@
-// Kernels on one row of V classes that lie side by side. No torch, no options: see docs/design/numerics.md for the
-// algebra. Lane i of a vector holds class i, i + lanes, ...: the order of every sum depends on V alone.
+// Kernels on one row of V classes that lie side by side: lane i of a vector holds class i, i + lanes, ..., so the order
+// of every sum depends on V alone. No torch, no options: see docs/design/numerics.md for the algebra.
 #pragma once
 #include <cmath>
-#include <limits>
 
 #include "types.hpp"
 
 namespace XENT_ISA {
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
-// What of every row of a call is the same.
-template <class Wide> struct ClassWeights {
-    const Wide *lanes = nullptr;     // nullptr: all 1
-    const double *exact = nullptr;
-    double sum = 0;
+// A row's peak, and its mass without one occurrence of it: sum exp(x - peak) - 1.
+struct Facts {
+    double peak = -infinity, rest = 0;
 };
 
-// A row of T, computed in lanes of V.
+// Two parts of a row as one: shift to the larger peak and add. A part without mass has peak -inf.
+inline Facts merged(Facts a, Facts b) {
+    if (b.peak > a.peak || b.peak != b.peak) std::swap(a, b);
+    if (b.peak == -infinity) return a;
+    const double d = b.peak - a.peak, back = d - b.peak, low = (b.peak - (d - back)) - (a.peak + back);
+    double e[8];
+    exp_times(D8::of(std::fmax(d, deepest<D8>)), D8::of(low - low == 0 ? low : 0.0), D8::of(1)).store(e);
+    a.rest += (1 + b.rest) * e[0];
+    return a;
+}
+
+// Rows of up to so many classes stay in the first cache, where a pass for the peak costs little; longer ones are read
+// once, and what was summed shifts when a new peak turns up.
+constexpr int64_t at_hand = 8192;
+
+// A row of T, computed in lanes of V. Float lanes are for rows whose peak is `near`.
 template <class T, class V> class Row {
    public:
     using Wide = typename V::Real;
     // float64 logits carry roundings in sums; they and float32 logits computed in float carry that of x - peak.
     // (16-bit logits differ by something that float holds to 2**-24 of itself, 2**-13 of what they resolve.)
     static constexpr bool careful = sizeof(T) == 8, carried = careful || (sizeof(T) == 4 && sizeof(Wide) == 4);
-    using Sum = typename SumOf<V, careful>::type;
-    static constexpr int lanes = V::lanes;
+    static constexpr int lanes = V::lanes, halves = Each<V>::halves;
 
     Row(const T *logits, int64_t classes) : x(logits), size(classes) {}
+    Row(const T *logits, int64_t classes, double at) : x(logits), size(classes), peak(static_cast<Wide>(at)) {}
 
-    double find_peak() {
-        V a = V::of(-std::numeric_limits<Wide>::infinity()), b = a, c = a, d = a;
-        int64_t j = 0;
-        for (; j + 4 * lanes <= size; j += 4 * lanes) {
-            a = larger(a, full(x + j)), b = larger(b, full(x + j + lanes));
-            c = larger(c, full(x + j + 2 * lanes)), d = larger(d, full(x + j + 3 * lanes));
-        }
-        for (; j < size; j += lanes) a = larger(a, logits_at(j));
-        a = larger(larger(a, b), larger(c, d));
-        Wide v[lanes];
-        a.store(v);
-        Wide top = v[0];
-        for (int i = 1; i < lanes; i++) top = v[i] > top ? v[i] : top;
-        return set_peak(top + Wide(0));  // -0 becomes 0, whatever came first
+    // The facts; false where float lanes cannot tell them. `keep`, for rows at hand: room for every exponential.
+    bool survey(Facts *facts, Wide *keep = nullptr) {
+        if constexpr (lanes == D8::lanes)
+            in_double(facts);
+        else if (size <= at_hand ? !online(find_peak(), facts, keep) : !online(-infinity, facts, nullptr))
+            return false;
+        return true;
     }
 
-    double set_peak(double value) {
-        peak = static_cast<Wide>(value);
-        return peak;
-    }
-
-    // sum exp(x - peak) without one occurrence of the peak; nan where the peak is not finite.
-    double rest() const {
-        Sum below;
-        const V zero = V::of(0), one = V::of(1), up = V::of(lift);
-        V peaks = zero;  // whole numbers, exact up to 2**24 a lane
-        each([&](int64_t, V d, V low) {
-            auto top = equal(d, zero);
-            below.add(select(top, zero, exp_times(d, low, up)));
-            peaks = peaks + select(top, one, zero);
+    // sum a (x - peak) and sum a, for a = q w (or w where q is null, 1 where w is); classes with a = 0 are left out.
+    void moments(const T *q, const double *w, double *picked, double *mass) const {
+        Sum<careful> first, zeroth;
+        attractions(q, w, [&](D8 a, D8 d) XENT_ALWAYS {
+            const D8 zero = D8::of(0);
+            first.add(select(equal(a, zero), zero, a * d)), zeroth.add(a);
         });
-        if (!(std::fabs(peak) <= std::numeric_limits<Wide>::max())) return std::numeric_limits<double>::quiet_NaN();
-        Sum counted;
-        counted.add(peaks);
-        return below.total() / lift + (counted.total() - 1.0);
-    }
-
-    bool holds_nan() const {
-        for (int64_t j = 0; j < size; j++)
-            if (widen(x[j]) != widen(x[j])) return true;
-        return false;
-    }
-
-    // sum a (x - peak) and sum a, for a = q w (or w where q is null); classes with a = 0 are left out.
-    template <class Q> void moments(const Q *q, const ClassWeights<Wide> &w, double *picked, double *mass) const {
-        const D8 zero = D8::of(0), top = D8::of(peak);
-        both(picked, mass, [&](int64_t j, auto half, auto &first, auto &zeroth) XENT_ALWAYS {
-            D8 a = attraction(q, w, j, half);
-            first.add(select(equal(a, zero), zero, a * (half(logits_at(j)) - top)));
-            zeroth.add(a);
-        });
+        *picked = first.total(), *mass = zeroth.total();
     }
 
     // sum a over the classes at the peak, and over the others.
-    template <class Q> void split(const Q *q, const ClassWeights<Wide> &w, double *top, double *off) const {
-        const D8 zero = D8::of(0), highest = D8::of(peak);
-        both(top, off, [&](int64_t j, auto half, auto &on, auto &below) XENT_ALWAYS {
-            D8 a = attraction(q, w, j, half);
-            auto at_peak = equal(half(logits_at(j)), highest);
-            on.add(select(at_peak, a, zero));
-            below.add(select(at_peak, zero, a));
+    void split(const T *q, const double *w, double *top, double *off) const {
+        Sum<careful> on, below;
+        attractions(q, w, [&](D8 a, D8 d) XENT_ALWAYS {
+            const auto level = equal(d, D8::of(0));
+            on.add(select(level, a, D8::of(0))), below.add(select(level, D8::of(0), a));
         });
+        *top = on.total(), *off = below.total();
     }
 
-    // out_j = exp(x_j - peak) scale, and `lifted` at a lone peak.
-    void gradient(T *out, double scale, bool lone, double lifted) const {
-        const V zero = V::of(0), factor = V::of(static_cast<Wide>(scale)), top = V::of(static_cast<Wide>(lifted));
-        const V slip = slip_of(scale);
-        each([&](int64_t j, V d, V low) {
-            V g = exp_times(d, low + slip, factor);
-            put(out, j, lone ? select(equal(d, zero), top, g) : g);
+    // out_j = exp(x_j - peak) factor. `past`: out is not read soon, so it goes past the cache.
+    template <class O> void scaled_exp(O *out, double factor, bool past) const {
+        const V f = V::of(static_cast<Wide>(factor / lift<V>));
+        write(out, past, [&](int64_t, V d, V low) XENT_ALWAYS {
+            if constexpr (lanes == D8::lanes)
+                return exp_times(d, low, f);
+            else
+                return exp_lifted(d, low) * f;
         });
     }
-    // out_j = exp(x_j - peak) scale - hard q_j w_j - smooth w_j, and `lifted` at a lone peak.
-    // A difference, so it is taken in double.
-    template <class Q>
-    void gradient(T *out, double scale, bool lone, double lifted, double hard, const Q *q, double smooth,
-                  const ClassWeights<Wide> &w) const {
-        const bool silent = scale == 0;
-        const V zero = V::of(0), top = V::of(static_cast<Wide>(lifted)), up = V::of(lift);
-        const D8 factor = D8::of(scale / lift), h = D8::of(-hard), s = D8::of(-smooth);
-        each([&](int64_t j, V d, V low) {
-            V e = exp_times(d, low, up), g;
-            auto part = [&](auto half) XENT_ALWAYS {
-                D8 of_half = silent ? D8::of(0) : half(e) * factor;
-                if (q) of_half = fma(h, attraction(q, w, j, half), of_half);
-                if (smooth != 0) of_half = w.lanes ? fma(s, half(weights_at(w, j)), of_half) : of_half + s;
-                return of_half;
-            };
-            D8 first = part([](V v) XENT_ALWAYS { return first_of(v); });
-            join(&g, first, lanes > D8::lanes ? part([](V v) XENT_ALWAYS { return second_of(v); }) : first);
-            put(out, j, lone ? select(equal(d, zero), top, g) : g);
+    // The same from what `survey` kept.
+    template <class O> void scaled_kept(const Wide *kept, O *out, double factor) const {
+        const V f = V::of(static_cast<Wide>(factor / lift<V>));
+        for (int64_t j = 0; j < size; j += lanes) put(out, j, values_at(kept, j) * f);
+    }
+    // out_j = exp(x_j - peak) factor - hard q_j w_j - smooth w_j, and `lifted` at a lone peak. A difference, so it is
+    // taken in double.
+    void difference(T *out, double factor, bool lone, double lifted, double hard, const T *q, double smooth,
+                    const double *w, bool past) const {
+        const D8 f = D8::of(factor / lift<V>), h = D8::of(-hard), s = D8::of(-smooth), zero = D8::of(0);
+        in_halves(out, q, lone, lifted, past, [&](int64_t j, D8 e, D8 of_q) XENT_ALWAYS {
+            D8 g = factor == 0 ? zero : e * f;
+            const D8 weight = w ? weights_at(w, j) : D8::of(1);
+            if (q) g = fma(h, w ? of_q * weight : of_q, g);
+            return smooth != 0 ? fma(s, weight, g) : g;
         });
     }
-
-    // exp(x_j - peak) / (1 + rest), or its logarithm.
-    template <class O> void softmax(O *out, double rest) const {
-        const double scale = 1.0 / (1.0 + rest);
-        const V share = V::of(static_cast<Wide>(scale)), slip = slip_of(scale);
-        each([&](int64_t j, V d, V low) { put(out, j, exp_times(d, low + slip, share)); });
-    }
-    template <class O> void log_softmax(O *out, double rest) const {
+    template <class O> void log_softmax(O *out, double rest, bool past) const {
         const V top = V::of(peak), log_mass = V::of(static_cast<Wide>(std::log1p(rest)));
         const V lowest = V::of(std::numeric_limits<Wide>::lowest()), zero = V::of(0);
-        for (int64_t j = 0; j < size; j += lanes) {
+        write(out, past, [&](int64_t j, V, V) XENT_ALWAYS {
             V v = logits_at(j), d = v - top;
             V low = carried ? select(equal(larger(lowest, d), d), dropped(v, top, d), zero) : zero;  // none in -inf
-            put(out, j, (d - log_mass) + low);
-        }
+            return (d - log_mass) + low;
+        });
     }
 
     // g at the first class at the peak; 0 if there is none.
-    template <class G> double at_peak(const G *g) const {
+    double at_peak(const T *g) const {
         for (int64_t j = 0; j < size; j++)
             if (widen(x[j]) == peak) return widen(g[j]);
         return 0;
@@ -149,35 +114,31 @@ template <class T, class V> class Row {
 
     // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others; an exp of 0 leaves its class
     // out. In float lanes 0 may stand for an exp that double holds, so there an inf or nan of g shows in the sums.
-    template <class G> void slopes(const G *g, double origin, double *top, double *off) const {
+    void slopes(const T *g, double origin, double *top, double *off) const {
+        const Distance<V, carried> distance(V::of(peak));
         const D8 none = D8::of(0), middle = D8::of(origin);
-        V d = V::of(0), e = d;
-        int64_t at = -1;
-        both(top, off, [&](int64_t j, auto half, auto &on, auto &below) XENT_ALWAYS {
-            if (j != at) at = j, d = distance(j), e = exp_times(d, lost_at(j, d), V::of(lift));
-            D8 p = half(e), term = p * (half(values_at(g, j)) - middle);
-            if (lanes == D8::lanes) term = select(equal(p, none), none, term);
-            auto peaks = equal(half(d), none);
-            on.add(select(peaks, term, none));
-            below.add(select(peaks, none, term));
-        });
-        *top /= lift, *off /= lift;
+        Sum<careful> on[halves], below[halves];
+        for (int64_t j = 0; j < size; j += lanes) {
+            V low;
+            const V d = distance(logits_at(j), &low);
+            const Each<V> e = widen_lanes(exp_lifted(d, low)), apart = widen_lanes(d), slope = widen_lanes(values_at(g, j));
+            for (int k = 0; k < halves; k++) {
+                D8 term = e.half[k] * (slope.half[k] - middle);
+                if (halves == 1) term = select(equal(e.half[k], none), none, term);
+                const auto level = equal(apart.half[k], none);
+                on[k].add(select(level, term, none)), below[k].add(select(level, none, term));
+            }
+        }
+        *top = *off = 0;
+        for (int k = 0; k < halves; k++) *top += on[k].total() / lift<V>, *off += below[k].total() / lift<V>;
     }
     // p_j (g_j - origin - mean), and `lifted` at a lone peak: in double, since it is a difference.
-    template <class G>
-    void softmax_gradient(T *out, const G *g, double rest, double origin, double mean, bool lone, double lifted) const {
-        const V zero = V::of(0), top = V::of(static_cast<Wide>(lifted)), up = V::of(lift);
-        const D8 none = D8::of(0), share = D8::of(1.0 / (1.0 + rest) / lift);
+    void softmax_gradient(T *out, const T *g, double rest, double origin, double mean, bool lone, double lifted,
+                          bool past) const {
+        const D8 none = D8::of(0), share = D8::of(1.0 / (1.0 + rest) / lift<V>);
         const D8 middle = D8::of(origin), off = D8::of(mean);
-        each([&](int64_t j, V d, V low) {
-            V e = exp_times(d, low, up), step;
-            auto part = [&](auto half) XENT_ALWAYS {
-                D8 p = half(e);
-                return select(equal(p, none), none, p * share * ((half(values_at(g, j)) - middle) - off));
-            };
-            D8 first = part([](V v) XENT_ALWAYS { return first_of(v); });
-            join(&step, first, lanes > D8::lanes ? part([](V v) XENT_ALWAYS { return second_of(v); }) : first);
-            put(out, j, lone ? select(equal(d, zero), top, step) : step);
+        in_halves(out, g, lone, lifted, past, [&](int64_t, D8 e, D8 slope) XENT_ALWAYS {
+            return select(equal(e, none), none, e * share * ((slope - middle) - off));
         });
     }
 
@@ -185,67 +146,164 @@ template <class T, class V> class Row {
     int64_t size;
     Wide peak = 0;
 
-    // exp of less counts for nothing, whatever it is multiplied with; -inf is brought up to it and nan stays.
-    static constexpr Wide deepest = sizeof(Wide) < 8 ? Wide(-170) : Wide(-1400);
-
    private:
-    // What exp is multiplied with on its way into a sum of doubles: 1e-65 of the peak still has all its digits in
-    // floats then, and `deepest` is 0.
-    static constexpr Wide lift = sizeof(Wide) < 8 ? Wide(0x1p90) : Wide(1);
-
-    // What the rounding of a factor to float drops, as something to add to the exponent.
-    static V slip_of(double scale) {
-        const Wide kept = static_cast<Wide>(scale);
-        return V::of(carried && sizeof(Wide) < 8 && kept != 0 ? static_cast<Wide>((scale - kept) / kept) : Wide(0));
+    double find_peak() const {
+        V a = V::of(-std::numeric_limits<Wide>::infinity()), b = a, c = a, d = a;
+        int64_t j = 0;
+        for (; j + 4 * lanes <= size; j += 4 * lanes) {
+            a = larger(a, full(x + j)), b = larger(b, full(x + j + lanes));
+            c = larger(c, full(x + j + 2 * lanes)), d = larger(d, full(x + j + 3 * lanes));
+        }
+        for (; j < size; j += lanes) a = larger(a, logits_at(j));
+        return largest(larger(larger(a, b), larger(c, d)));
     }
+    static double largest(V v) {
+        Wide each[lanes];
+        v.store(each);
+        Wide top = each[0];
+        for (int i = 1; i < lanes; i++) top = each[i] > top ? each[i] : top;
+        return top + Wide(0);  // -0 becomes 0, whatever came first
+    }
+    bool holds_nan() const {
+        for (int64_t j = 0; j < size; j++)
+            if (widen(x[j]) != widen(x[j])) return true;
+        return false;
+    }
+
+    // Peak first, then the sum; whatever the logits are.
+    void in_double(Facts *facts) {
+        SumOf<V, careful> below, peaks;
+        const V zero = V::of(0), one = V::of(1);
+        peak = static_cast<Wide>(find_peak());
+        const Distance<V, carried> distance(V::of(peak));
+        V count = zero;  // whole numbers, exact up to 2**53 a lane
+        for (int64_t j = 0; j < size; j += lanes) {
+            V low, d = distance(logits_at(j), &low);
+            const auto top = equal(d, zero);
+            below.add(select(top, zero, exp_lifted(d, low)));
+            count = count + select(top, one, zero);
+        }
+        peaks.add(count);
+        const bool finite = std::fabs(peak) < infinity;
+        *facts = {peak, finite ? below.total() + (peaks.total() - 1.0) : std::numeric_limits<double>::quiet_NaN()};
+        if (facts->rest != facts->rest && holds_nan()) facts->peak = facts->rest;  // `larger` passes over nan
+    }
+
+    // One pass in blocks of four vectors, from the peak if it is known. A block that reaches the peak is looked at
+    // closely: it may raise it, and what equals it is counted and not summed.
+    bool online(double known, Facts *facts, Wide *keep) {
+        SumOf<V, false> below;
+        double before = 0, peaks = 0;
+        if (known != -infinity && !(std::fabs(known) < far)) return false;
+        peak = static_cast<Wide>(known);
+        Distance<V, carried> distance(V::of(peak));
+        V top = V::of(peak);
+        for (int64_t j = 0; j < size; j += 4 * lanes) {
+            V v[4], e[4];
+            if (j + 4 * lanes <= size)
+                for (int k = 0; k < 4; k++) v[k] = full(x + j + k * lanes);
+            else
+                for (int k = 0; k < 4; k++) v[k] = j + k * lanes < size ? logits_at(j + k * lanes) : V::of(-infinity);
+            const V most = larger(larger(v[0], v[1]), larger(v[2], v[3]));
+            const bool close = any(at_least(most, top));
+            if (__builtin_expect(close, false)) {
+                const double highest = largest(most);
+                if (highest == -infinity) {  // and the peak so far: nothing to add, unless it is nan
+                    const V sum = (v[0] + v[1]) + (v[2] + v[3]);
+                    if (count(equal(sum, sum)) == lanes) continue;
+                    return false;
+                }
+                if (highest > peak) {
+                    if (!(std::fabs(highest) < far)) return false;
+                    const Facts moved = merged({highest, 0}, {peak, (below.total() + before) / lift<V> + (peaks - 1)});
+                    before = peaks == 0 ? 0 : moved.rest * lift<V>, below = {}, peaks = 0;
+                    peak = static_cast<Wide>(highest), top = V::of(peak), distance = Distance<V, carried>(top);
+                }
+            }
+            for (int k = 0; k < 4; k++) {
+                V low;
+                const V d = distance(v[k], &low);
+                e[k] = exp_lifted(d, low);
+                if (keep) e[k].store(keep + j + k * lanes);
+                if (__builtin_expect(close, false)) {
+                    const auto level = equal(d, V::of(0));
+                    e[k] = select(level, V::of(0), e[k]);
+                    peaks += count(level);
+                }
+            }
+            below.add((e[0] + e[1]) + (e[2] + e[3]));
+        }
+        if (peak == -std::numeric_limits<Wide>::infinity()) return false;
+        *facts = {peak, (below.total() + before) / lift<V> + (peaks - 1)};
+        return facts->rest == facts->rest;
+    }
+    template <class Mask> static double count(Mask m) {
+        Wide ones[lanes], sum = 0;
+        select(m, V::of(1), V::of(0)).store(ones);
+        for (Wide one : ones) sum += one;
+        return sum;
+    }
+
     template <class Q> static XENT_INLINE V full(const Q *p) { return Io<V, Q>::load(p); }
     template <class Q> XENT_INLINE V values_at(const Q *q, int64_t j, double fill = 0) const {
-        return j + lanes <= size ? full(q + j) : load_part<V>(q + j, size - j, fill);
+        return j + lanes <= size ? full(q + j) : Io<V, Q>::load_part(q + j, size - j, fill);
     }
     XENT_INLINE V logits_at(int64_t j) const { return values_at(x, j, -infinity); }
-    XENT_INLINE V weights_at(const ClassWeights<Wide> &w, int64_t j) const { return values_at(w.lanes, j); }
-    XENT_INLINE V ones_at(int64_t j) const {
-        if (j + lanes <= size) return V::of(1);
-        Wide ones[lanes];
-        for (int i = 0; i < lanes; i++) ones[i] = j + i < size ? Wide(1) : Wide(0);
-        return V::load(ones);
+    XENT_INLINE D8 weights_at(const double *w, int64_t j) const {
+        if (j + D8::lanes <= size) return D8::load(w + j);
+        return j < size ? Io<D8, double>::load_part(w + j, size - j, 0) : D8::of(0);
     }
-    template <class Q, class Half>
-    XENT_INLINE D8 attraction(const Q *q, const ClassWeights<Wide> &w, int64_t j, Half half) const {
-        if (!q) return half(w.lanes ? weights_at(w, j) : ones_at(j));
-        D8 a = half(values_at(q, j));
-        return w.lanes ? a * half(weights_at(w, j)) : a;
+    // visit(a, x - peak), eight classes at a time; for lanes of double.
+    template <class Visit> XENT_INLINE void attractions(const T *q, const double *w, Visit visit) const {
+        static_assert(lanes == D8::lanes, "sums of attractions are taken in double");
+        const D8 top = D8::of(peak);
+        static const double ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+        for (int64_t j = 0; j < size; j += lanes) {
+            D8 a = w ? weights_at(w, j) : j + lanes <= size ? D8::of(1) : Io<D8, double>::load_part(ones, size - j, 0);
+            if (q) a = w ? values_at(q, j) * a : values_at(q, j);
+            visit(a, logits_at(j) - top);
+        }
     }
     template <class O> XENT_INLINE void put(O *out, int64_t j, V value) const {
         if (j + lanes <= size)
             Io<V, O>::store(out + j, value);
         else
-            store_part<V>(out + j, value, size - j);
+            Io<V, O>::store_part(out + j, value, size - j);
     }
-    // x - peak, no less than `deepest`, and what its rounding dropped.
-    XENT_INLINE V distance(int64_t j) const { return larger(V::of(deepest), logits_at(j) - V::of(peak)); }
-    XENT_INLINE V lost_at(int64_t j, V d) const {
-        if (!carried) return V::of(0);
-        V v = logits_at(j), plain = v - V::of(peak);
-        return select(equal(plain, d), dropped(v, V::of(peak), d), V::of(0));
-    }
-    // visit(j, x - peak, what its rounding dropped), a vector of classes at a time.
-    template <class Visit> XENT_INLINE void each(Visit visit) const {
-        const V top = V::of(peak), bound = V::of(deepest), zero = V::of(0);
-        for (int64_t j = 0; j < size; j += lanes) {
-            V v = logits_at(j), plain = v - top, d = larger(bound, plain);
-            visit(j, d, carried ? select(equal(plain, d), dropped(v, top, plain), zero) : zero);
+    // out_j = value(j, x_j - peak, what its rounding dropped), a vector of classes at a time.
+    template <class O, class Value> XENT_INLINE void write(O *out, bool past, Value value) const {
+        const Distance<V, carried> distance(V::of(peak));
+        constexpr size_t line = sizeof(O) * lanes;
+        int64_t j = 0;
+        if (past && size >= 2 * lanes) {
+            const size_t beyond = reinterpret_cast<uintptr_t>(out) % line;
+            if (beyond) {  // up to where the vectors are aligned
+                V low, d = distance(full(x), &low);
+                j = static_cast<int64_t>((line - beyond) / sizeof(O));
+                Io<V, O>::store_part(out, value(0, d, low), j);
+            }
+            for (; j + lanes <= size; j += lanes) {
+                V low, d = distance(full(x + j), &low);
+                Io<V, O>::stream(out + j, value(j, d, low));
+            }
+        }
+        for (; j < size; j += lanes) {
+            V low, d = distance(logits_at(j), &low);
+            put(out, j, value(j, d, low));
         }
     }
-    // Two sums over the classes in double; add(j, half, first, second) is asked for each half of float lanes.
-    template <class Add> XENT_INLINE void both(double *first, double *second, Add add) const {
-        using Part = typename SumOf<D8, careful>::type;
-        Part a, b, c, d;
-        for (int64_t j = 0; j < size; j += lanes) {
-            add(j, [](V v) XENT_ALWAYS { return first_of(v); }, a, b);
-            if (lanes == 2 * D8::lanes) add(j, [](V v) XENT_ALWAYS { return second_of(v); }, c, d);
-        }
-        *first = a.total() + c.total(), *second = b.total() + d.total();
+    // out_j = value(j, exp lifted, other_j) in double, half a vector of floats at a time, and `lifted` at a lone peak.
+    template <class Value>
+    XENT_INLINE void in_halves(T *out, const T *other, bool lone, double lifted, bool past, Value value) const {
+        const V zero = V::of(0), top = V::of(static_cast<Wide>(lifted));
+        write(out, past, [&](int64_t j, V d, V low) XENT_ALWAYS {
+            const Each<V> e = widen_lanes(exp_lifted(d, low));
+            const Each<V> beside = other ? widen_lanes(values_at(other, j)) : Each<V>();
+            Each<V> g;
+            for (int k = 0; k < halves; k++) g.half[k] = value(j + 8 * k, e.half[k], beside.half[k]);
+            const V narrowed = narrow(g);
+            return lone ? select(equal(d, zero), top, narrowed) : narrowed;
+        });
     }
 };
 

@@ -11,34 +11,9 @@ namespace xent {
 
 class ExactSum {
    public:
-    void add(const double *values, int64_t count) {
-        for (int64_t i = 0; i < count; i++) {
-            if (i % 2048 == 0) carry();
-            add(values[i]);
-        }
-        carry();
-    }
-
-    // To be asked for once.
-    double rounded() {
-        if (special != 0) return special;  // inf or nan, and what they add up to
-        const bool negative = chunk[last] < 0;
-        if (negative) {
-            for (int64_t &part : chunk) part = -part;
-            carry();
-        }
-        int top = last;
-        while (top > 0 && chunk[top] == 0) top--;
-        unsigned __int128 leading = 0;
-        for (int i = top; i > top - 4; i--) leading = leading << 32 | (i >= 0 ? static_cast<uint64_t>(chunk[i]) : 0);
-        for (int i = top - 4; i >= 0; i--)
-            if (chunk[i]) leading |= 1;  // below the half of the last place it matters only whether there is anything
-        const double value = std::ldexp(static_cast<double>(leading), 32 * (top - 3) - bias);
-        return negative ? -value : value;
-    }
-
-   private:
     void add(double value) {
+        if (waiting == 2000) carry();
+        waiting++;
         uint64_t bits;
         std::memcpy(&bits, &value, 8);
         int exponent = static_cast<int>(bits >> 52 & 0x7ff);
@@ -57,9 +32,36 @@ class ExactSum {
         chunk[at] += value < 0 ? -low : low;
         chunk[at + 1] += value < 0 ? -high : high;
     }
+    void add(ExactSum &other) {
+        carry(), other.carry();
+        for (int i = 0; i <= last; i++) chunk[i] += other.chunk[i];
+        special = special + other.special;
+        carry();
+    }
 
+    // To be asked for once.
+    double rounded() {
+        carry();
+        if (special != 0) return special;  // inf or nan, and what they add up to
+        const bool negative = chunk[last] < 0;
+        if (negative) {
+            for (int64_t &part : chunk) part = -part;
+            carry();
+        }
+        int top = last;
+        while (top > 0 && chunk[top] == 0) top--;
+        unsigned __int128 leading = 0;
+        for (int i = top; i > top - 4; i--) leading = leading << 32 | (i >= 0 ? static_cast<uint64_t>(chunk[i]) : 0);
+        for (int i = top - 4; i >= 0; i--)
+            if (chunk[i]) leading |= 1;  // below the half of the last place it matters only whether there is anything
+        const double value = std::ldexp(static_cast<double>(leading), 32 * (top - 3) - bias);
+        return negative ? -value : value;
+    }
+
+   private:
     // Every chunk but the last into 0 ... 2**32 - 1.
     void carry() {
+        waiting = 0;
         for (int i = 0; i < last; i++) {
             const int64_t over = chunk[i] >> 32;  // of a negative number: down, as GCC and Clang do it
             chunk[i] -= over * (INT64_C(1) << 32);
@@ -71,6 +73,7 @@ class ExactSum {
     static constexpr int last = 67;    // 2,046 / 32 + 1, and two for what 2**63 values carry
     int64_t chunk[last + 1] = {};
     double special = 0;
+    int waiting = 0;  // additions since the last carry
 };
 
 }  // namespace xent

@@ -64,76 +64,153 @@ template <> struct As<Half> {
     }
 };
 
-// Lanes from memory and back: floats keep their type or are widened to double on the way.
+// Lanes from memory and back: floats keep their type or are widened to double on the way. load_part and store_part
+// touch n elements only; `fill` stands for the others.
 template <class V, class T> struct Io;
+
+template <class V, class T> struct Parts {
+    // Not inlined: there is one a row at most, and it stands in many loops.
+    static __attribute__((noinline)) V load_part(const T *p, int64_t n, double fill) {
+        T room[V::lanes];
+        for (int i = 0; i < V::lanes; i++) room[i] = As<T>::of(fill);
+        memcpy(room, p, static_cast<size_t>(n) * sizeof(T));
+        return Io<V, T>::load(room);
+    }
+    static __attribute__((noinline)) void store_part(T *p, V x, int64_t n) {
+        T room[V::lanes];
+        Io<V, T>::store(room, x);
+        memcpy(p, room, static_cast<size_t>(n) * sizeof(T));
+    }
+};
+
+#if defined(__AVX512F__)
+
+XENT_INLINE __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+XENT_INLINE __m512 widened(__m256i bits, Brain) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+XENT_INLINE __m512 widened(__m256i bits, Half) { return _mm512_cvtph_ps(bits); }
+XENT_INLINE __m256i narrowed(__m512 x, Brain) {
+    const __m512i bits = _mm512_castps_si512(x), high = _mm512_srli_epi32(bits, 16);
+    const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i out = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd), 16);
+    out = _mm512_mask_or_epi32(out, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), high, _mm512_set1_epi32(0x40));
+    return _mm512_cvtepi32_epi16(out);
+}
+XENT_INLINE __m256i narrowed(__m512 x, Half) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+
 template <> struct Io<F16, float> {
     static XENT_INLINE F16 load(const float *p) { return F16::load(p); }
     static XENT_INLINE void store(float *p, F16 x) { x.store(p); }
+    static XENT_INLINE void stream(float *p, F16 x) { x.stream(p); }
+    static XENT_INLINE F16 load_part(const float *p, int64_t n, double fill) {
+        return {_mm512_mask_loadu_ps(_mm512_set1_ps(static_cast<float>(fill)), first_lanes(n), p)};
+    }
+    static XENT_INLINE void store_part(float *p, F16 x, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), x.v); }
+};
+template <class T> struct Io<F16, T> {  // 16 bits
+    static XENT_INLINE F16 load(const T *p) {
+        return {widened(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)), T())};
+    }
+    static XENT_INLINE void store(T *p, F16 x) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), narrowed(x.v, T()));
+    }
+    static XENT_INLINE void stream(T *p, F16 x) {
+        _mm256_stream_si256(reinterpret_cast<__m256i *>(p), narrowed(x.v, T()));
+    }
+    static XENT_INLINE F16 load_part(const T *p, int64_t n, double fill) {
+        const __m256i rest = _mm256_set1_epi16(static_cast<int16_t>(As<T>::of(fill).bits));
+        return {widened(_mm256_mask_loadu_epi16(rest, first_lanes(n), p), T())};
+    }
+    static XENT_INLINE void store_part(T *p, F16 x, int64_t n) {
+        _mm256_mask_storeu_epi16(p, first_lanes(n), narrowed(x.v, T()));
+    }
 };
 template <> struct Io<D8, double> {
     static XENT_INLINE D8 load(const double *p) { return D8::load(p); }
     static XENT_INLINE void store(double *p, D8 x) { x.store(p); }
+    static XENT_INLINE void stream(double *p, D8 x) { x.stream(p); }
+    static XENT_INLINE D8 load_part(const double *p, int64_t n, double fill) {
+        return {_mm512_mask_loadu_pd(_mm512_set1_pd(fill), static_cast<__mmask8>(first_lanes(n)), p)};
+    }
+    static XENT_INLINE void store_part(double *p, D8 x, int64_t n) {
+        _mm512_mask_storeu_pd(p, static_cast<__mmask8>(first_lanes(n)), x.v);
+    }
+};
+template <class T> struct Io<D8, T> : Parts<D8, T> {
+    static XENT_INLINE __m256 eight(const float *p) { return _mm256_loadu_ps(p); }
+    static XENT_INLINE __m256 eight(const Brain *p) {
+        const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+    }
+    static XENT_INLINE __m256 eight(const Half *p) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+    }
+    static XENT_INLINE D8 load(const T *p) { return {_mm512_cvtps_pd(eight(p))}; }
+    static XENT_INLINE void put(float *p, __m256 x) { _mm256_storeu_ps(p, x); }
+    template <class S> static XENT_INLINE void put(S *p, __m256 x) {
+        const __m256i bits = narrowed(_mm512_castps256_ps512(x), S());
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm256_castsi256_si128(bits));
+    }
+    static XENT_INLINE void store(T *p, D8 x) { put(p, _mm512_cvtpd_ps(x.v)); }
+    static XENT_INLINE void stream(T *p, D8 x) { store(p, x); }  // rows that take this way are few
 };
 
-#if defined(__AVX2__)
+#elif defined(__AVX2__)
 
-XENT_INLINE __m256 widen_brain(const Brain *p) {
-    __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+XENT_INLINE __m256 widen_eight(const float *p) { return _mm256_loadu_ps(p); }
+XENT_INLINE __m256 widen_eight(const Brain *p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
-XENT_INLINE __m256 widen_half(const Half *p) {
+XENT_INLINE __m256 widen_eight(const Half *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }
-XENT_INLINE void narrow_brain(Brain *p, __m256 x) {
-    __m256i bits = _mm256_castps_si256(x);
-    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
-    __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
-    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-    __m256i out = _mm256_blendv_epi8(rounded, quiet, nan);
-    __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(out), _mm256_extracti128_si256(out, 1));
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(p), packed);
+XENT_INLINE __m128i narrow_eight(__m256 x, Brain) {
+    const __m256i bits = _mm256_castps_si256(x), high = _mm256_srli_epi32(bits, 16);
+    const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    const __m256i out = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
+    const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i kept = _mm256_blendv_epi8(out, quiet, nan);
+    return _mm_packus_epi32(_mm256_castsi256_si128(kept), _mm256_extracti128_si256(kept, 1));
 }
-XENT_INLINE void narrow_half(Half *p, __m256 x) {
-    _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+XENT_INLINE __m128i narrow_eight(__m256 x, Half) { return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+XENT_INLINE void put_eight(float *p, __m256 x) { _mm256_storeu_ps(p, x); }
+template <class T> XENT_INLINE void put_eight(T *p, __m256 x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(p), narrow_eight(x, T()));
 }
-XENT_INLINE __m256 widen_eight(const float *p) { return _mm256_loadu_ps(p); }
-XENT_INLINE __m256 widen_eight(const Brain *p) { return widen_brain(p); }
-XENT_INLINE __m256 widen_eight(const Half *p) { return widen_half(p); }
-XENT_INLINE void narrow_eight(float *p, __m256 x) { _mm256_storeu_ps(p, x); }
-XENT_INLINE void narrow_eight(Brain *p, __m256 x) { narrow_brain(p, x); }
-XENT_INLINE void narrow_eight(Half *p, __m256 x) { narrow_half(p, x); }
-#if defined(__AVX512F__)
-XENT_INLINE F16 joined(__m256 a, __m256 b) {
-    return {_mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(_mm512_castps256_ps512(a)), _mm256_castps_pd(b), 1))};
-}
-XENT_INLINE __m256 first_half(F16 x) { return _mm512_castps512_ps256(x.v); }
-XENT_INLINE __m256 second_half(F16 x) {
-    return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x.v), 1));
-}
-XENT_INLINE D8 doubled(__m256 x) { return {_mm512_cvtps_pd(x)}; }
-XENT_INLINE __m256 halved(D8 x) { return _mm512_cvtpd_ps(x.v); }
-#else
-XENT_INLINE F16 joined(__m256 a, __m256 b) { return {a, b}; }
-XENT_INLINE __m256 first_half(F16 x) { return x.a; }
-XENT_INLINE __m256 second_half(F16 x) { return x.b; }
-XENT_INLINE D8 doubled(__m256 x) {
-    return {_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1))};
-}
-XENT_INLINE __m256 halved(D8 x) { return _mm256_set_m128(_mm256_cvtpd_ps(x.b), _mm256_cvtpd_ps(x.a)); }
-#endif
-template <class T> struct Io<F16, T> {
-    static XENT_INLINE F16 load(const T *p) { return joined(widen_eight(p), widen_eight(p + 8)); }
-    static XENT_INLINE void store(T *p, F16 x) { narrow_eight(p, first_half(x)), narrow_eight(p + 8, second_half(x)); }
+template <class T> struct Io<F16, T> : Parts<F16, T> {
+    static XENT_INLINE F16 load(const T *p) { return {widen_eight(p), widen_eight(p + 8)}; }
+    static XENT_INLINE void store(T *p, F16 x) { put_eight(p, x.a), put_eight(p + 8, x.b); }
+    static XENT_INLINE void stream(T *p, F16 x) { stream_as(p, x); }
+
+   private:
+    static XENT_INLINE void stream_as(float *p, F16 x) { x.stream(p); }
+    template <class S> static XENT_INLINE void stream_as(S *p, F16 x) {
+        const __m256i both = _mm256_set_m128i(narrow_eight(x.b, S()), narrow_eight(x.a, S()));
+        _mm256_stream_si256(reinterpret_cast<__m256i *>(p), both);
+    }
 };
-template <class T> struct Io<D8, T> {
-    static XENT_INLINE D8 load(const T *p) { return doubled(widen_eight(p)); }
-    static XENT_INLINE void store(T *p, D8 x) { narrow_eight(p, halved(x)); }
+template <> struct Io<D8, double> : Parts<D8, double> {
+    static XENT_INLINE D8 load(const double *p) { return D8::load(p); }
+    static XENT_INLINE void store(double *p, D8 x) { x.store(p); }
+    static XENT_INLINE void stream(double *p, D8 x) { x.stream(p); }
+};
+template <class T> struct Io<D8, T> : Parts<D8, T> {
+    static XENT_INLINE D8 load(const T *p) {
+        const __m256 x = widen_eight(p);
+        return {_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1))};
+    }
+    static XENT_INLINE void store(T *p, D8 x) {
+        put_eight(p, _mm256_set_m128(_mm256_cvtpd_ps(x.b), _mm256_cvtpd_ps(x.a)));
+    }
+    static XENT_INLINE void stream(T *p, D8 x) { store(p, x); }  // rows that take this way are few
 };
 
 #else
 
-template <class V, class T> struct Io {
+template <class V, class T> struct Io : Parts<V, T> {
     static XENT_INLINE V load(const T *p) {
         V x;
         for (int i = 0; i < V::lanes; i++) x.v[i] = widen(p[i]);
@@ -142,21 +219,9 @@ template <class V, class T> struct Io {
     static XENT_INLINE void store(T *p, V x) {
         for (int i = 0; i < V::lanes; i++) p[i] = As<T>::of(x.v[i]);
     }
+    static XENT_INLINE void stream(T *p, V x) { store(p, x); }
 };
 
 #endif
-
-// The first n elements, and `fill` behind them. Not inlined: there is one a row at most, and it stands in many loops.
-template <class V, class T> __attribute__((noinline)) V load_part(const T *p, int64_t n, double fill) {
-    T room[V::lanes];
-    for (int i = 0; i < V::lanes; i++) room[i] = As<T>::of(fill);
-    memcpy(room, p, static_cast<size_t>(n) * sizeof(T));
-    return Io<V, T>::load(room);
-}
-template <class V, class T> __attribute__((noinline)) void store_part(T *p, V x, int64_t n) {
-    T room[V::lanes];
-    Io<V, T>::store(room, x);
-    memcpy(p, room, static_cast<size_t>(n) * sizeof(T));
-}
 
 }  // namespace XENT_ISA

@@ -28,11 +28,17 @@ def smooth(weight_sum: Tensor | float, rest: Tensor, mix: Tensor) -> Tensor:
     return weight_sum * rest.log1p() - mix
 
 
+def factors(smoothing: float, classes: int) -> tuple[float, float]:
+    """What stands in front of `hard` and `smooth`."""
+    return 1.0 - smoothing, smoothing / max(classes, 1)
+
+
 def loss(hard: Tensor, smooth: Tensor | None, smoothing: float, classes: int) -> Tensor:
     """Loss of every row."""
     if smooth is None:
         return hard
-    return (1.0 - smoothing) * hard + (smoothing / max(classes, 1)) * smooth
+    ours, theirs = factors(smoothing, classes)
+    return ours * hard + theirs * smooth
 
 
 FEW = 4096

@@ -68,11 +68,11 @@ def loss(
         smoothing=label_smoothing,
         reduction=reduction,
         shape=shape,
-        dtype=_result_dtype(input, target if soft else None, weight),
+        dtype=result_dtype(input, target if soft else None, weight),
     )
 
 
-def _result_dtype(input: Tensor, *others: Tensor | None) -> torch.dtype:
+def result_dtype(input: Tensor, *others: Tensor | None) -> torch.dtype:
     """As torch promotes; float32 under autocast, whose rounding to 16 bits would come before the loss."""
     dtype = input.dtype
     for other in others:
@@ -85,7 +85,7 @@ def _result_dtype(input: Tensor, *others: Tensor | None) -> torch.dtype:
 
 def softmax_dtype(input: Tensor) -> torch.dtype:
     """Of a softmax without `dtype`: torch's autocast widens it on every device but the CPU."""
-    return input.dtype if input.device.type == "cpu" else _result_dtype(input)
+    return input.dtype if input.device.type == "cpu" else result_dtype(input)
 
 
 def widens(have: torch.dtype, want: torch.dtype) -> bool:

@@ -171,8 +171,10 @@ def cross_entropy(
     else:
         _check.indices(input, target)
     reduction = _reduction_of(size_average, reduce, reduction)
-    plan = _plan.loss(input, target, weight, ignored, reduction, _check.label_smoothing(label_smoothing))
-    return ops.cross_entropy(plan)
+    smoothing = _check.label_smoothing(label_smoothing)
+    if ops.direct.serves(input, target, weight):
+        return ops.direct.cross_entropy(input, target, weight, ignored, reduction, smoothing)
+    return ops.cross_entropy(_plan.loss(input, target, weight, ignored, reduction, smoothing))
 
 
 def _softmax(input: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype | None, log: bool) -> Tensor:

@@ -28,6 +28,7 @@ except ImportError as reason:
 name = "native"
 
 _KINDS = ("row_summary", "row_grad", "softmax", "log_softmax", "softmax_grad")
+_LOSS = 5
 _TYPES = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
 _LABELS = {
     torch.int64: 0,
@@ -72,9 +73,10 @@ def row_grad(
     if not _fits(rows, target):
         return reference.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
     out = pages.empty_like(rows)
-    factors = (hard.contiguous(), None if smooth is None else smooth.contiguous())
+    one = hard.numel() == 1 or (not any(hard.stride()) and (smooth is None or not any(smooth.stride())))
+    factors = (hard, smooth) if one else (hard.contiguous(), None if smooth is None else smooth.contiguous())
     facts = (peak.contiguous(), rest.contiguous(), None, None, None)
-    _run("row_grad", rows, target, class_weight, ignore_index, facts=facts, factors=factors, out=out)
+    _run("row_grad", rows, target, class_weight, ignore_index, facts=facts, factors=factors, step=not one, out=out)
     return out
 
 
@@ -99,6 +101,63 @@ def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tens
     return out
 
 
+def loss(
+    rows: Tensor,
+    target: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    factors: tuple[float, float],
+    mean: bool,
+    *,
+    losses: Tensor | None = None,
+    facts: tuple[Tensor, Tensor] | None = None,
+    gradient: Tensor | None = None,
+) -> tuple[float, float]:
+    """The sum or mean of ``factors[0] hard + factors[1] smooth`` over the rows, and what a mean divides by.
+
+    On the way, where there is room for it: the loss of each row (float64), its facts `peak` and `rest`, and the gradient
+    of what is returned. All tensors are known to fit; a gradient lies as the rows do.
+    """
+    weight = weight_sum = None
+    if class_weight is not None:
+        weight = class_weight.to(torch.float64).contiguous()
+        weight_sum = exact_sum(weight)
+    soft = target.is_floating_point()
+    if not soft:
+        target = target.contiguous()
+    peak, rest = (0, 0) if facts is None else (facts[0].data_ptr(), facts[1].data_ptr())
+    wrong, value, divisor = _native.loss(
+        _LOSS,
+        _TYPES[rows.dtype],
+        *_layout(rows),
+        _DISTRIBUTION if soft else _LABELS[target.dtype],
+        *(_view(target) if soft else (target.data_ptr(), 0, 0, 0)),
+        ignore_index,
+        _address(weight),
+        _address(weight_sum),
+        factors[1] != 0,
+        peak,
+        rest,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        *_view(gradient),
+        0,
+        0,
+        0,
+        0,
+        *factors,
+        _address(losses),
+        mean,
+    )
+    if wrong:
+        _check.labels(target, rows.shape[1], ignore_index)  # raises, with the words
+    return value, divisor
+
+
 def exact_sum(values: Tensor) -> Tensor:
     """See `xent.backends.contract`."""
     if values.ndim != 1 or values.dtype is not torch.float64:
@@ -121,35 +180,40 @@ def _run(
     *,
     facts,
     factors=(None, None),
+    step: bool = True,
     out: Tensor | None = None,
     slope: Tensor | None = None,
 ) -> None:
     """Hand the call over as numbers and addresses; every tensor named here outlives it."""
     _fit(rows, target, class_weight, facts, factors, slope)
-    place = _view(target)
-    if target is not None and not target.is_floating_point():
+    place = 0, 0, 0, 0
+    if target is not None and target.is_floating_point():
+        place = _view(target)
+    elif target is not None:
         target = target.contiguous()
         place = target.data_ptr(), 0, 0, 0
-    weight = weight_float = weight_sum = None
+    weight = weight_sum = None
     if class_weight is not None:
         weight = class_weight.to(torch.float64).contiguous()
-        weight_float, weight_sum = weight.to(torch.float32), exact_sum(weight)
+        weight_sum = exact_sum(weight)
     wrong = _native.run(
         _KINDS.index(kind),
         _TYPES[rows.dtype],
-        *rows.shape,
-        *_view(rows),
+        *_layout(rows),
         -1 if target is None else _LABELS.get(target.dtype, _DISTRIBUTION),
         *place,
         ignore_index,
         _address(weight),
-        _address(weight_float),
         _address(weight_sum),
         int(mixed),
         *map(_address, facts),
         *map(_address, factors),
+        step,
         *_view(out),
         *_view(slope),
+        0,
+        0,
+        0,
     )
     if wrong:
         assert target is not None
@@ -180,12 +244,18 @@ def _of(tensor: Tensor) -> str:
     return f"{tensor.dtype} of shape {tuple(tensor.shape)}"
 
 
+def _layout(rows: Tensor) -> tuple[int, ...]:
+    """Shape, address and strides of ``(N, V)`` or ``(outer, V, inner)``."""
+    shape = rows.shape
+    return (*shape, 1, *_view(rows)) if len(shape) == 2 else (*shape, *_view(rows))
+
+
 def _view(tensor: Tensor | None) -> tuple[int, ...]:
     """Address and strides. A dimension of one has no stride that matters, so the classes may call theirs 1."""
-    if tensor is None or tensor.ndim != 3:
+    if tensor is None or tensor.ndim < 2:
         return 0, 0, 0, 0
-    outer, classes, inner = tensor.stride()
-    return tensor.data_ptr(), outer, 1 if tensor.shape[1] == 1 else classes, inner
+    outer, classes, *inner = tensor.stride()
+    return tensor.data_ptr(), outer, 1 if tensor.shape[1] == 1 else classes, inner[0] if inner else 1
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -1,0 +1,212 @@
+// Kernels on as many rows as there are lanes, lane k holding row k (tile.hpp): no sum goes over the lanes, so a row of
+// two classes costs no more than its share. A row's numbers are its own, so neighbours change no bit.
+#pragma once
+#include "rows.hpp"
+#include "tile.hpp"
+
+namespace XENT_ISA {
+
+template <class T, class V> class Across {
+   public:
+    using Wide = typename V::Real;
+    using Numbers = Each<V>;
+    static constexpr int halves = Numbers::halves;
+    static constexpr bool careful = sizeof(T) == 8, carried = sizeof(T) >= 4;
+
+    // Lanes of logits, `step` apart from class to class.
+    Across(Wide *logits, int64_t step, int64_t classes) : at(logits), step(step), size(classes) {}
+
+    V find_peak() const {
+        V top = V::of(-std::numeric_limits<Wide>::infinity());
+        for (int64_t j = 0; j < size; j++) top = larger(top, logit(j));
+        return top + V::of(0);  // -0 becomes 0
+    }
+
+    // sum exp(x - peak) without one occurrence of the peak. `keep`: the exponentials take the place of the logits.
+    template <bool keep> Numbers rest(V peak) {
+        const Distance<V, carried> distance(peak);
+        const V zero = V::of(0), one = V::of(1);
+        V peaks = zero;
+        Sum<careful> below[halves];
+        const auto other = [&](int64_t j) XENT_ALWAYS {
+            V low;
+            const V d = distance(logit(j), &low), e = exp_lifted(d, low);
+            const auto level = equal(d, zero);
+            peaks = peaks + select(level, one, zero);
+            if (keep) e.store(at + j * step);
+            return select(level, zero, e);
+        };
+        const auto add = [&](V x) XENT_ALWAYS {
+            const Numbers wide = widen_lanes(x);
+            for (int h = 0; h < halves; h++) below[h].add(wide.half[h]);
+        };
+        int64_t j = 0;
+        if (halves == 2)
+            for (; j + 4 <= size; j += 4) {
+                const V a = other(j), b = other(j + 1), c = other(j + 2), d = other(j + 3);
+                add((a + b) + (c + d));
+            }
+        for (; j < size; j++) add(other(j));
+        Numbers counted = widen_lanes(peaks), sum;
+        for (int h = 0; h < halves; h++)
+            sum.half[h] = fma(below[h].lanes(), D8::of(1 / lift<V>), counted.half[h] - D8::of(1));
+        return sum;
+    }
+    // The exponentials in the place of the logits.
+    void exponentials(V peak) {
+        const Distance<V, carried> distance(peak);
+        for (int64_t j = 0; j < size; j++) {
+            V low;
+            const V d = distance(logit(j), &low);
+            exp_lifted(d, low).store(at + j * step);
+        }
+    }
+
+    // What stands at class y[k] of lane k; 0 where y is no class.
+    V pick(const Wide *y) const {
+        if (size <= glance) {
+            const V label = V::load(y);
+            V found = V::of(0), j = found;
+            for (int64_t k = 0; k < size; k++, j = j + V::of(1)) found = select(equal(label, j), logit(k), found);
+            return found;
+        }
+        Wide found[V::lanes];
+        for (int k = 0; k < V::lanes; k++) found[k] = y[k] < 0 ? Wide(0) : at[static_cast<int64_t>(y[k]) * step + k];
+        return V::load(found);
+    }
+    // Kept exponentials times a factor a row (already divided by `lift`), and `entry` at the label; 0 where the factor is.
+    void scale_kept(V factor, const Wide *y, V entry) {
+        const V zero = V::of(0);
+        const auto silent = equal(factor, zero);
+        if (size <= glance) {
+            const V label = V::load(y);
+            V j = zero;
+            for (int64_t k = 0; k < size; k++, j = j + V::of(1))
+                select(equal(label, j), entry, select(silent, zero, logit(k) * factor)).store(at + k * step);
+            return;
+        }
+        for (int64_t k = 0; k < size; k++) select(silent, zero, logit(k) * factor).store(at + k * step);
+        Wide entries[V::lanes];
+        entry.store(entries);
+        for (int k = 0; k < V::lanes; k++)
+            if (y[k] >= 0) at[static_cast<int64_t>(y[k]) * step + k] = entries[k];
+    }
+    void softmax(V peak, V factor) {
+        const Distance<V, carried> distance(peak);
+        for (int64_t j = 0; j < size; j++) {
+            V low;
+            const V d = distance(logit(j), &low);
+            (exp_lifted(d, low) * factor).store(at + j * step);
+        }
+    }
+    void log_softmax(V peak, V log_mass) {
+        const V lowest = V::of(std::numeric_limits<Wide>::lowest()), zero = V::of(0);
+        for (int64_t j = 0; j < size; j++) {
+            const V x = logit(j), d = x - peak;
+            const V low = carried ? select(at_least(d, lowest), dropped(x, peak, d), zero) : zero;
+            ((d - log_mass) + low).store(at + j * step);
+        }
+    }
+
+    // visit(j, h, attraction of half h): a = q w, or w where q is null.
+    template <class Visit> XENT_INLINE void attractions(const Wide *q, const double *w, Visit visit) const {
+        for (int64_t j = 0; j < size; j++) {
+            const Numbers of_q = q ? widen_lanes(V::load(q + j * step)) : Numbers();
+            const Numbers x = widen_lanes(logit(j));
+            for (int h = 0; h < halves; h++) {
+                const D8 weight = D8::of(w ? w[j] : 1.0);
+                visit(h, q ? (w ? of_q.half[h] * weight : of_q.half[h]) : weight, x.half[h]);
+            }
+        }
+    }
+    // sum a (x - peak) and sum a; classes with a = 0 are left out.
+    void moments(const Numbers &peak, const Wide *q, const double *w, Numbers *picked, Numbers *mass) const {
+        Sum<careful> first[halves], zeroth[halves];
+        attractions(q, w, [&](int h, D8 a, D8 x) XENT_ALWAYS {
+            const D8 zero = D8::of(0);
+            first[h].add(select(equal(a, zero), zero, a * (x - peak.half[h])));
+            zeroth[h].add(a);
+        });
+        for (int h = 0; h < halves; h++) picked->half[h] = first[h].lanes(), mass->half[h] = zeroth[h].lanes();
+    }
+    // sum a over the classes at the peak, and over the others.
+    void split(const Numbers &peak, const Wide *q, const double *w, Numbers *top, Numbers *off) const {
+        Sum<careful> on[halves], below[halves];
+        attractions(q, w, [&](int h, D8 a, D8 x) XENT_ALWAYS {
+            const auto level = equal(x, peak.half[h]);
+            on[h].add(select(level, a, D8::of(0))), below[h].add(select(level, D8::of(0), a));
+        });
+        for (int h = 0; h < halves; h++) top->half[h] = on[h].lanes(), off->half[h] = below[h].lanes();
+    }
+    // exp(x - peak) factor - hard q w - smooth w, and `lifted` at the peak of rows where `lone` is 1.
+    void difference(V peak, const Numbers &factor, const Numbers &hard, const Wide *q, bool smoothed,
+                    const Numbers &smooth, const double *w, const Numbers &lone, const Numbers &lifted) {
+        each(peak, [&](int64_t j, int h, D8 e, D8 d, D8 of_q) XENT_ALWAYS {
+            const D8 zero = D8::of(0), weight = D8::of(w ? w[j] : 1.0);
+            D8 g = select(equal(factor.half[h], zero), zero, e * factor.half[h]);
+            if (q) g = fma(zero - hard.half[h], w ? of_q * weight : of_q, g);
+            if (smoothed) g = fma(zero - smooth.half[h], weight, g);
+            return select(equal(lone.half[h], D8::of(1)), select(equal(d, zero), lifted.half[h], g), g);
+        }, q);
+    }
+    // sum e (g - origin) over the classes at the peak, and over the others; zeros of exp as in Row::slopes.
+    void slopes(V peak, const Numbers &origin, const Wide *g, Numbers *top, Numbers *off) const {
+        const Distance<V, carried> distance(peak);
+        Sum<careful> on[halves], below[halves];
+        for (int64_t j = 0; j < size; j++) {
+            V low;
+            const V d = distance(logit(j), &low);
+            const Numbers e = widen_lanes(exp_lifted(d, low)), apart = widen_lanes(d), slope = widen_lanes(V::load(g + j * step));
+            for (int h = 0; h < halves; h++) {
+                const D8 zero = D8::of(0);
+                D8 term = e.half[h] * (slope.half[h] - origin.half[h]);
+                if (halves == 1) term = select(equal(e.half[h], zero), zero, term);
+                const auto level = equal(apart.half[h], zero);
+                on[h].add(select(level, term, zero)), below[h].add(select(level, zero, term));
+            }
+        }
+        for (int h = 0; h < halves; h++) {
+            top->half[h] = on[h].lanes() * D8::of(1 / lift<V>);
+            off->half[h] = below[h].lanes() * D8::of(1 / lift<V>);
+        }
+    }
+    // e share (g - origin - mean), and `lifted` at the peak of rows where `lone` is 1.
+    void softmax_gradient(V peak, const Numbers &share, const Wide *g, const Numbers &origin, const Numbers &mean,
+                          const Numbers &lone, const Numbers &lifted) {
+        each(peak, [&](int64_t, int h, D8 e, D8 d, D8 slope) XENT_ALWAYS {
+            const D8 zero = D8::of(0), step = e * share.half[h] * ((slope - origin.half[h]) - mean.half[h]);
+            const D8 out = select(equal(e, zero), zero, step);
+            return select(equal(lone.half[h], D8::of(1)), select(equal(d, zero), lifted.half[h], out), out);
+        }, g);
+    }
+    // g at the first class at the peak.
+    V at_peak(V peak, const Wide *g) const {
+        V found = V::of(0);
+        for (int64_t j = size - 1; j >= 0; j--) found = select(equal(logit(j), peak), V::load(g + j * step), found);
+        return found;
+    }
+
+    // Fewer classes are looked through for the label, lane by lane at once; more are indexed.
+    static constexpr int64_t glance = 24;
+
+   private:
+    XENT_INLINE V logit(int64_t j) const { return V::load(at + j * step); }
+    // value(j, half, exp, x - peak, other tensor) in double for every class, into the place of the logits.
+    template <class Value> XENT_INLINE void each(V peak, Value value, const Wide *other) {
+        const Distance<V, carried> distance(peak);
+        for (int64_t j = 0; j < size; j++) {
+            V low;
+            const V d = distance(logit(j), &low);
+            const Numbers e = widen_lanes(exp_lifted(d, low)), apart = widen_lanes(d);
+            const Numbers beside = other ? widen_lanes(V::load(other + j * step)) : Numbers();
+            Numbers out;
+            for (int h = 0; h < halves; h++) out.half[h] = value(j, h, e.half[h], apart.half[h], beside.half[h]);
+            narrow(out).store(at + j * step);
+        }
+    }
+
+    Wide *at;
+    int64_t step, size;
+};
+
+}  // namespace XENT_ISA

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import _check
 from ..errors import ShapeError
 from ..summary import RowSummary
-from . import reference
+from . import pages, reference
 
 _native: Any = None
 _missing: str | None = None
@@ -73,7 +73,7 @@ def row_grad(
     """See `xent.backends.contract`."""
     if not _fits(rows, target):
         return reference.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
-    out = torch.empty_like(rows)
+    out = pages.empty_like(rows)
     one = hard.numel() == 1 or (not any(hard.stride()) and (smooth is None or not any(smooth.stride())))
     factors = (hard, smooth) if one else (hard.contiguous(), None if smooth is None else smooth.contiguous())
     facts = (peak.contiguous(), rest.contiguous(), None, None, None)
@@ -88,7 +88,7 @@ def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor
     if dtype is not rows.dtype or rows.shape[1] == 0:
         return reference.softmax(rows, log, dtype)
     peak, rest = (rows.new_empty((rows.shape[0], rows.shape[2]), dtype=torch.float64) for _ in range(2))
-    out = torch.empty_like(rows)
+    out = pages.empty_like(rows)
     _run("log_softmax" if log else "softmax", rows, facts=(peak, rest, None, None, None), out=out)
     return out, peak, rest
 
@@ -97,7 +97,7 @@ def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tens
     """See `xent.backends.contract`."""
     if grad.dtype is not rows.dtype or rows.shape[1] == 0:
         return reference.softmax_grad(rows, peak, rest, grad)
-    out = torch.empty_like(rows)
+    out = pages.empty_like(rows)
     _run("softmax_grad", rows, facts=(peak.contiguous(), rest.contiguous(), None, None, None), out=out, slope=grad)
     return out
 

@@ -12,9 +12,12 @@ template <class T, class V> class Across {
     using Numbers = Each<V>;
     static constexpr int halves = Numbers::halves;
     static constexpr bool careful = sizeof(T) == 8, carried = sizeof(T) >= 4;
+    // Rows whose peak is as large are left to others (Distance).
+    static constexpr double farthest = sizeof(T) < 8 ? far : infinity;
 
-    // Lanes of logits, `step` apart from class to class.
-    Across(Wide *logits, int64_t step, int64_t classes) : at(logits), step(step), size(classes) {}
+    // Lanes of logits, `step` apart from class to class, of a distribution and of slopes if there are any.
+    Across(Wide *logits, const Wide *of_q, const Wide *of_g, int64_t step, int64_t classes)
+        : at(logits), of_q(of_q), of_g(of_g), step(step), size(classes) {}
 
     V find_peak() const {
         V top = V::of(-std::numeric_limits<Wide>::infinity());
@@ -53,7 +56,7 @@ template <class T, class V> class Across {
         return sum;
     }
     // The exponentials in the place of the logits.
-    void exponentials(V peak) {
+    void keep(V peak) {
         const Distance<V, carried> distance(peak);
         for (int64_t j = 0; j < size; j++) {
             V low;
@@ -62,7 +65,11 @@ template <class T, class V> class Across {
         }
     }
 
-    // What stands at class y[k] of lane k; 0 where y is no class.
+    // A factor of exp(x - peak) as one of what is kept.
+    static XENT_INLINE D8 per_unit(D8 factor, int) { return factor * D8::of(1 / lift<V>); }
+
+    // What stands at class y[k] of lane k, a logit or what has taken its place; 0 where y is no class.
+    V pick_kept(const Wide *y) const { return pick(y); }
     V pick(const Wide *y) const {
         if (size <= glance) {
             const V label = V::load(y);
@@ -74,30 +81,25 @@ template <class T, class V> class Across {
         for (int k = 0; k < V::lanes; k++) found[k] = y[k] < 0 ? Wide(0) : at[static_cast<int64_t>(y[k]) * step + k];
         return V::load(found);
     }
-    // Kept exponentials times a factor a row (already divided by `lift`), and `entry` at the label; 0 where the factor is.
+    // Kept exponentials times a factor a row, already divided by the unit, and `entry` at the label if there is one;
+    // 0 where the factor is.
     void scale_kept(V factor, const Wide *y, V entry) {
         const V zero = V::of(0);
         const auto silent = equal(factor, zero);
-        if (size <= glance) {
-            const V label = V::load(y);
-            V j = zero;
-            for (int64_t k = 0; k < size; k++, j = j + V::of(1))
-                select(equal(label, j), entry, select(silent, zero, logit(k) * factor)).store(at + k * step);
-            return;
+        if (!y || size > glance) {
+            for (int64_t k = 0; k < size; k++) select(silent, zero, logit(k) * factor).store(at + k * step);
+            return y ? put(y, entry) : void();
         }
-        for (int64_t k = 0; k < size; k++) select(silent, zero, logit(k) * factor).store(at + k * step);
+        const V label = V::load(y);
+        V j = zero;
+        for (int64_t k = 0; k < size; k++, j = j + V::of(1))
+            select(equal(label, j), entry, select(silent, zero, logit(k) * factor)).store(at + k * step);
+    }
+    void put(const Wide *y, V entry) {
         Wide entries[V::lanes];
         entry.store(entries);
         for (int k = 0; k < V::lanes; k++)
             if (y[k] >= 0) at[static_cast<int64_t>(y[k]) * step + k] = entries[k];
-    }
-    void softmax(V peak, V factor) {
-        const Distance<V, carried> distance(peak);
-        for (int64_t j = 0; j < size; j++) {
-            V low;
-            const V d = distance(logit(j), &low);
-            (exp_lifted(d, low) * factor).store(at + j * step);
-        }
     }
     void log_softmax(V peak, V log_mass) {
         const V lowest = V::of(std::numeric_limits<Wide>::lowest()), zero = V::of(0);
@@ -108,21 +110,10 @@ template <class T, class V> class Across {
         }
     }
 
-    // visit(j, h, attraction of half h): a = q w, or w where q is null.
-    template <class Visit> XENT_INLINE void attractions(const Wide *q, const double *w, Visit visit) const {
-        for (int64_t j = 0; j < size; j++) {
-            const Numbers of_q = q ? widen_lanes(V::load(q + j * step)) : Numbers();
-            const Numbers x = widen_lanes(logit(j));
-            for (int h = 0; h < halves; h++) {
-                const D8 weight = D8::of(w ? w[j] : 1.0);
-                visit(h, q ? (w ? of_q.half[h] * weight : of_q.half[h]) : weight, x.half[h]);
-            }
-        }
-    }
-    // sum a (x - peak) and sum a; classes with a = 0 are left out.
-    void moments(const Numbers &peak, const Wide *q, const double *w, Numbers *picked, Numbers *mass) const {
+    // sum a (x - peak) and sum a; classes with a = 0 are left out. a = q w, or w where there is no distribution.
+    void moments(const Numbers &peak, bool target, const double *w, Numbers *picked, Numbers *mass) const {
         Sum<careful> first[halves], zeroth[halves];
-        attractions(q, w, [&](int h, D8 a, D8 x) XENT_ALWAYS {
+        attractions(target, w, [&](int h, D8 a, D8 x) XENT_ALWAYS {
             const D8 zero = D8::of(0);
             first[h].add(select(equal(a, zero), zero, a * (x - peak.half[h])));
             zeroth[h].add(a);
@@ -130,33 +121,40 @@ template <class T, class V> class Across {
         for (int h = 0; h < halves; h++) picked->half[h] = first[h].lanes(), mass->half[h] = zeroth[h].lanes();
     }
     // sum a over the classes at the peak, and over the others.
-    void split(const Numbers &peak, const Wide *q, const double *w, Numbers *top, Numbers *off) const {
+    void split(const Numbers &peak, bool target, const double *w, Numbers *top, Numbers *off) const {
         Sum<careful> on[halves], below[halves];
-        attractions(q, w, [&](int h, D8 a, D8 x) XENT_ALWAYS {
+        attractions(target, w, [&](int h, D8 a, D8 x) XENT_ALWAYS {
             const auto level = equal(x, peak.half[h]);
             on[h].add(select(level, a, D8::of(0))), below[h].add(select(level, D8::of(0), a));
         });
         for (int h = 0; h < halves; h++) top->half[h] = on[h].lanes(), off->half[h] = below[h].lanes();
     }
     // exp(x - peak) factor - hard q w - smooth w, and `lifted` at the peak of rows where `lone` is 1.
-    void difference(V peak, const Numbers &factor, const Numbers &hard, const Wide *q, bool smoothed,
+    void difference(V peak, const Numbers &factor, const Numbers &hard, bool target, bool smoothed,
                     const Numbers &smooth, const double *w, const Numbers &lone, const Numbers &lifted) {
-        each(peak, [&](int64_t j, int h, D8 e, D8 d, D8 of_q) XENT_ALWAYS {
-            const D8 zero = D8::of(0), weight = D8::of(w ? w[j] : 1.0);
-            D8 g = select(equal(factor.half[h], zero), zero, e * factor.half[h]);
-            if (q) g = fma(zero - hard.half[h], w ? of_q * weight : of_q, g);
-            if (smoothed) g = fma(zero - smooth.half[h], weight, g);
-            return select(equal(lone.half[h], D8::of(1)), select(equal(d, zero), lifted.half[h], g), g);
-        }, q);
+        const D8 zero = D8::of(0), down = D8::of(1 / lift<V>);
+        each(peak, target ? of_q : nullptr, lone, lifted, [&](int64_t j, int h, D8 e, D8 q) XENT_ALWAYS {
+            const D8 weight = D8::of(w ? w[j] : 1.0);
+            D8 g = select(equal(factor.half[h], zero), zero, e * (factor.half[h] * down));
+            if (target) g = fma(zero - hard.half[h], w ? q * weight : q, g);
+            return smoothed ? fma(zero - smooth.half[h], weight, g) : g;
+        });
     }
-    // sum e (g - origin) over the classes at the peak, and over the others; zeros of exp as in Row::slopes.
-    void slopes(V peak, const Numbers &origin, const Wide *g, Numbers *top, Numbers *off) const {
+    // g at the first class at the peak.
+    V at_peak(V peak) const {
+        V found = V::of(0);
+        for (int64_t j = size - 1; j >= 0; j--) found = select(equal(logit(j), peak), V::load(of_g + j * step), found);
+        return found;
+    }
+    // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others; zeros of exp as in Row::slopes.
+    void slopes(V peak, const Numbers &origin, Numbers *top, Numbers *off) const {
         const Distance<V, carried> distance(peak);
         Sum<careful> on[halves], below[halves];
         for (int64_t j = 0; j < size; j++) {
             V low;
             const V d = distance(logit(j), &low);
-            const Numbers e = widen_lanes(exp_lifted(d, low)), apart = widen_lanes(d), slope = widen_lanes(V::load(g + j * step));
+            const Numbers e = widen_lanes(exp_lifted(d, low)), apart = widen_lanes(d);
+            const Numbers slope = widen_lanes(V::load(of_g + j * step));
             for (int h = 0; h < halves; h++) {
                 const D8 zero = D8::of(0);
                 D8 term = e.half[h] * (slope.half[h] - origin.half[h]);
@@ -170,20 +168,15 @@ template <class T, class V> class Across {
             off->half[h] = below[h].lanes() * D8::of(1 / lift<V>);
         }
     }
-    // e share (g - origin - mean), and `lifted` at the peak of rows where `lone` is 1.
-    void softmax_gradient(V peak, const Numbers &share, const Wide *g, const Numbers &origin, const Numbers &mean,
-                          const Numbers &lone, const Numbers &lifted) {
-        each(peak, [&](int64_t, int h, D8 e, D8 d, D8 slope) XENT_ALWAYS {
+    // p (g - origin - mean), and `lifted` at the peak of rows where `lone` is 1.
+    void softmax_gradient(V peak, const Numbers &rest, const Numbers &origin, const Numbers &mean, const Numbers &lone,
+                          const Numbers &lifted) {
+        Numbers share;
+        for (int h = 0; h < halves; h++) share.half[h] = divided(D8::of(1 / lift<V>), D8::of(1) + rest.half[h]);
+        each(peak, of_g, lone, lifted, [&](int64_t, int h, D8 e, D8 slope) XENT_ALWAYS {
             const D8 zero = D8::of(0), step = e * share.half[h] * ((slope - origin.half[h]) - mean.half[h]);
-            const D8 out = select(equal(e, zero), zero, step);
-            return select(equal(lone.half[h], D8::of(1)), select(equal(d, zero), lifted.half[h], out), out);
-        }, g);
-    }
-    // g at the first class at the peak.
-    V at_peak(V peak, const Wide *g) const {
-        V found = V::of(0);
-        for (int64_t j = size - 1; j >= 0; j--) found = select(equal(logit(j), peak), V::load(g + j * step), found);
-        return found;
+            return select(equal(e, zero), zero, step);
+        });
     }
 
     // Fewer classes are looked through for the label, lane by lane at once; more are indexed.
@@ -191,21 +184,36 @@ template <class T, class V> class Across {
 
    private:
     XENT_INLINE V logit(int64_t j) const { return V::load(at + j * step); }
-    // value(j, half, exp, x - peak, other tensor) in double for every class, into the place of the logits.
-    template <class Value> XENT_INLINE void each(V peak, Value value, const Wide *other) {
+    // visit(half, attraction, logit) for every class.
+    template <class Visit> XENT_INLINE void attractions(bool target, const double *w, Visit visit) const {
+        for (int64_t j = 0; j < size; j++) {
+            const Numbers q = target ? widen_lanes(V::load(of_q + j * step)) : Numbers(), x = widen_lanes(logit(j));
+            const D8 weight = D8::of(w ? w[j] : 1.0);
+            for (int h = 0; h < halves; h++) visit(h, target ? (w ? q.half[h] * weight : q.half[h]) : weight, x.half[h]);
+        }
+    }
+    // value(j, half, exp, other) in double for every class, into the place of the logits, and `lifted` at lone peaks.
+    template <class Value>
+    XENT_INLINE void each(V peak, const Wide *other, const Numbers &lone, const Numbers &lifted, Value value) {
         const Distance<V, carried> distance(peak);
+        const D8 zero = D8::of(0), one = D8::of(1);
         for (int64_t j = 0; j < size; j++) {
             V low;
             const V d = distance(logit(j), &low);
             const Numbers e = widen_lanes(exp_lifted(d, low)), apart = widen_lanes(d);
             const Numbers beside = other ? widen_lanes(V::load(other + j * step)) : Numbers();
             Numbers out;
-            for (int h = 0; h < halves; h++) out.half[h] = value(j, h, e.half[h], apart.half[h], beside.half[h]);
+            for (int h = 0; h < halves; h++) {
+                const D8 g = value(j, h, e.half[h], beside.half[h]);
+                const D8 single = select(equal(apart.half[h], zero), lifted.half[h], g);
+                out.half[h] = select(equal(lone.half[h], one), single, g);
+            }
             narrow(out).store(at + j * step);
         }
     }
 
     Wide *at;
+    const Wide *of_q, *of_g;
     int64_t step, size;
 };
 

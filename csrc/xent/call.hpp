@@ -55,11 +55,11 @@ struct Set {
 };
 using Run = decltype(Set::run);
 
-// Up to this many classes a row is a lane (across.hpp), and rows go in groups as wide as the lanes of floats.
-constexpr int64_t few = 256;
+// Up to `few` classes a row is a lane (across.hpp); up to `some`, rows are looked at one by one, and what there is of one
+// number a row for all of a group at once (beside.hpp); with more, a row is for itself (rows.hpp).
+constexpr int64_t few = 24, some = 4096;
 constexpr int64_t group = 16;
-// Rows of many classes that lie side by side are each for itself.
-inline int64_t unit_of(const Call &call) { return call.classes > few && call.rows.classes == 1 ? 1 : group; }
+inline int64_t unit_of(const Call &call) { return call.classes > some && call.rows.classes == 1 ? 1 : group; }
 inline int64_t units_of(const Call &call) {
     return (call.outer * call.inner + unit_of(call) - 1) / unit_of(call);
 }

@@ -55,6 +55,13 @@ template <class Bits> XENT_INLINE int number(Bits m) {
     for (size_t i = 0; i < sizeof m / sizeof m[0]; i++) sum -= static_cast<int>(m[i]);
     return sum;
 }
+XENT_INLINE double sum_of(D8 x) {
+    double v[8];
+    x.store(v);
+    for (int n = 4; n; n /= 2)
+        for (int i = 0; i < n; i++) v[i] += v[i + n];
+    return v[0];
+}
 template <class V> XENT_INLINE typename V::Real largest(V x) {
     typename V::Real top = x.v[0];
     for (int i = 1; i < V::lanes; i++) top = x.v[i] > top ? x.v[i] : top;

@@ -92,6 +92,11 @@ XENT_INLINE Mask8 at_least(D8 x, D8 y) {
 XENT_INLINE D8 select(Mask8 m, D8 yes, D8 no) {
     return {_mm256_blendv_pd(no.a, yes.a, m.a), _mm256_blendv_pd(no.b, yes.b, m.b)};
 }
+XENT_INLINE double sum_of(D8 x) {
+    const __m256d four = _mm256_add_pd(x.a, x.b);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
 XENT_INLINE double largest(D8 x) {
     const __m256d four = _mm256_max_pd(x.a, x.b);
     const __m128d two = _mm_max_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));

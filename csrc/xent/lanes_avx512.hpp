@@ -53,6 +53,11 @@ XENT_INLINE D8 smaller(D8 a, D8 b) { return {_mm512_min_pd(a.v, b.v)}; }
 XENT_INLINE Mask8 equal(D8 a, D8 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 XENT_INLINE Mask8 at_least(D8 a, D8 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_GE_OQ)}; }
 XENT_INLINE D8 select(Mask8 m, D8 yes, D8 no) { return {_mm512_mask_blend_pd(m.m, no.v, yes.v)}; }
+XENT_INLINE double sum_of(D8 a) {
+    const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(a.v), _mm512_extractf64x4_pd(a.v, 1));
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
 XENT_INLINE double largest(D8 a) { return _mm512_reduce_max_pd(a.v); }
 XENT_INLINE D8 scaled(D8 p, D8, D8 n) { return {_mm512_scalef_pd(p.v, n.v)}; }
 XENT_INLINE void binade(D8 u, D8 *k, D8 *down) {

@@ -146,24 +146,45 @@ template <class V, bool carried> struct Exponential;
 template <bool carried> struct Exponential<F16, carried> {
     F16 shift, lowest, magic;
     double unit;
-    explicit Exponential(double peak) {
-        const double far = std::fabs(peak) < 512 ? 0.0 : peak, near = peak - far, n = std::nearbyint(near * log2_e);
-        shift = F16::of(static_cast<float>(far)), lowest = F16::of(static_cast<float>(near + deepest<F16>));
-        magic = F16::of(static_cast<float>(sixteenths - n));
-        double e[8];
-        exp_times(D8::of(near - n * 6.93147180369123816490e-01), D8::of(n * -1.90821492927058770002e-10), D8::of(lift<F16>)).store(e);
-        unit = e[0];
+    // What belongs to the peaks of eight rows.
+    struct Parts {
+        D8 shift, lowest, magic, unit;
+        XENT_INLINE explicit Parts(D8 peak) {
+            const D8 zero = D8::of(0), size = larger(peak, zero - peak);
+            shift = select(at_least(size, D8::of(512)), peak, zero);
+            const D8 near = peak - shift, n = fma(near, D8::of(log2_e), D8::of(wholes)) - D8::of(wholes);
+            lowest = near + D8::of(deepest<F16>), magic = D8::of(sixteenths) - n;
+            const D8 high = fma(n, D8::of(-6.93147180369123816490e-01), near);
+            unit = exp_times(high, n * D8::of(-1.90821492927058770002e-10), D8::of(lift<F16>));
+        }
+    };
+    Exponential() = default;
+    explicit Exponential(double peak) : Exponential(Parts(D8::of(peak))) {}
+    explicit Exponential(const Parts &parts)
+        : shift(first(parts.shift)), lowest(first(parts.lowest)), magic(first(parts.magic)) {
+        double of_all[8];
+        parts.unit.store(of_all), unit = of_all[0];
     }
+    XENT_INLINE Exponential(float shift, float lowest, float magic)
+        : shift(F16::of(shift)), lowest(F16::of(lowest)), magic(F16::of(magic)), unit(0) {}
     XENT_INLINE F16 operator()(F16 x) const {
         x = larger(lowest, x - shift);
         const F16 sum = fma(x, F16::of(log2_e), magic), k = sum - magic;
         const F16 r = fma(k, F16::of(-ln2_low), fma(k, F16::of(-ln2_high), x));
         return exp_parts(sum, sum - F16::of(sixteenths), r);
     }
+
+   private:
+    static F16 first(D8 x) {
+        double of_all[8];
+        x.store(of_all);
+        return F16::of(static_cast<float>(of_all[0]));
+    }
 };
 template <bool carried> struct Exponential<D8, carried> {
-    Distance<D8, carried> distance;
+    Distance<D8, carried> distance{D8::of(0)};
     static constexpr double unit = 1;
+    Exponential() = default;
     explicit Exponential(double peak) : distance(D8::of(peak)) {}
     XENT_INLINE D8 operator()(D8 x) const {
         D8 low;
@@ -203,13 +224,7 @@ template <> struct Sum<false> {
     D8 sum = D8::of(0);
     XENT_INLINE void add(D8 x) { sum = sum + x; }
     XENT_INLINE D8 lanes() const { return sum; }
-    double total() const {
-        double v[8];
-        sum.store(v);
-        for (int n = 4; n; n /= 2)
-            for (int i = 0; i < n; i++) v[i] += v[i + n];
-        return v[0];
-    }
+    double total() const { return sum_of(sum); }
 };
 
 // Sums of lanes of either kind, in double. Floats are doubles that need no such care.

@@ -21,10 +21,6 @@ inline Facts merged(Facts a, Facts b) {
     return a;
 }
 
-// Rows of up to so many classes stay in the first cache, where a pass for the peak costs little; longer ones are read
-// once, and what was summed shifts when a new peak turns up.
-constexpr int64_t at_hand = 8192;
-
 // A row of T, computed in lanes of V.
 template <class T, class V> class Row {
    public:
@@ -37,16 +33,12 @@ template <class T, class V> class Row {
     Row(const T *logits, int64_t classes) : x(logits), size(classes) {}
     Row(const T *logits, int64_t classes, double at) : x(logits), size(classes), peak(static_cast<Wide>(at)) {}
 
-    // The facts; false where float lanes cannot tell them. `keep`, for rows at hand: room for every exponential.
-    bool survey(Facts *facts, Wide *keep = nullptr) {
+    // The facts; false where float lanes cannot tell them.
+    bool survey(Facts *facts) {
         if constexpr (lanes == D8::lanes)
             in_double(facts);
-        else if (size > at_hand)
-            return online<false>(-infinity, facts, nullptr);
-        else if (keep)
-            return online<true>(find_peak(), facts, keep);
         else
-            return online<false>(find_peak(), facts, nullptr);
+            return online(facts);
         return true;
     }
 
@@ -76,11 +68,6 @@ template <class T, class V> class Row {
         const V f = V::of(static_cast<Wide>(factor / exp.unit));
         write(out, past, [&](int64_t, V v) XENT_ALWAYS { return exp(v) * f; });
     }
-    // The same from what `survey` kept.
-    void scaled_kept(const Wide *kept, T *out, double factor, bool past) const {
-        const V f = V::of(static_cast<Wide>(factor / Exponential<V, carried>(peak).unit));
-        Row<Wide, V>(kept, size).write(out, past, [&](int64_t, V e) XENT_ALWAYS { return e * f; });
-    }
     // out_j = exp(x_j - peak) factor - hard q_j w_j - smooth w_j, and `lifted` at a lone peak. A difference, so it is
     // taken in double.
     void difference(T *out, double factor, bool lone, double lifted, double hard, const T *q, double smooth,
@@ -95,8 +82,8 @@ template <class T, class V> class Row {
             return smooth != 0 ? fma(s, weight, g) : g;
         });
     }
-    void log_softmax(T *out, double rest, bool past) const {
-        const V top = V::of(peak), log_mass = V::of(static_cast<Wide>(std::log1p(rest)));
+    void log_softmax(T *out, Wide log_of_mass, bool past) const {
+        const V top = V::of(peak), log_mass = V::of(log_of_mass);
         const V lowest = V::of(std::numeric_limits<Wide>::lowest()), zero = V::of(0);
         write(out, past, [&](int64_t, V v) XENT_ALWAYS {
             const V d = v - top;
@@ -142,11 +129,6 @@ template <class T, class V> class Row {
         });
     }
 
-    const T *x;
-    int64_t size;
-    Wide peak = 0;
-
-   private:
     double find_peak() const {
         V a = V::of(-std::numeric_limits<Wide>::infinity()), b = a, c = a, d = a;
         int64_t j = 0;
@@ -157,6 +139,30 @@ template <class T, class V> class Row {
         for (; j < size; j += lanes) a = larger(a, logits_at(j));
         return largest(larger(larger(a, b), larger(c, d))) + Wide(0);  // -0 becomes 0, whatever came first
     }
+    template <class Q> static XENT_INLINE V full(const Q *p) { return Io<V, Q>::load(p); }
+    XENT_INLINE V logits_at(int64_t j) const { return values_at(x, j, -infinity); }
+
+    // out_j = value(j, x_j), a vector of classes at a time.
+    template <class O, class Value> XENT_INLINE void write(O *out, bool past, Value value) const {
+        constexpr size_t line = sizeof(O) * lanes;
+        int64_t j = 0;
+        if (past && size >= 2 * lanes) {
+            const size_t beyond = reinterpret_cast<uintptr_t>(out) % line;
+            if (beyond) {  // up to where the vectors are aligned
+                j = static_cast<int64_t>((line - beyond) / sizeof(O));
+                Io<V, O>::store_part(out, value(0, full(x)), j);
+            }
+            for (; j + lanes <= size; j += lanes) Io<V, O>::stream(out + j, value(j, full(x + j)));
+        }
+        for (; j + lanes <= size; j += lanes) Io<V, O>::store(out + j, value(j, full(x + j)));
+        if (j < size) Io<V, O>::store_part(out + j, value(j, logits_at(j)), size - j);
+    }
+
+    const T *x;
+    int64_t size;
+    Wide peak = 0;
+
+   private:
     bool holds_nan() const {
         for (int64_t j = 0; j < size; j++)
             if (widen(x[j]) != widen(x[j])) return true;
@@ -184,14 +190,13 @@ template <class T, class V> class Row {
         if (facts->rest != facts->rest && holds_nan()) facts->peak = facts->rest;  // `larger` passes over nan
     }
 
-    // One pass in blocks of four vectors, from the peak if it is known. A block that reaches the peak is looked at
-    // closely: it may raise it, and what equals it is counted and not summed.
-    template <bool keep> bool online(double known, Facts *facts, Wide *kept) {
+    // One pass in blocks of four vectors. A block that reaches the peak so far is looked at closely: it may raise it, and
+    // what equals it is counted and not summed.
+    bool online(Facts *facts) {
         SumOf<V, false> below;
         double before = 0, peaks = 0;  // what was summed under lower peaks, and the classes at this one
-        if (known != -infinity && !(std::fabs(known) < infinity)) return false;
-        peak = static_cast<Wide>(known);
-        Exponential<V, carried> exp(known == -infinity ? 0 : peak);
+        peak = -std::numeric_limits<Wide>::infinity();
+        Exponential<V, carried> exp(0);
         V top = V::of(peak);
         for (int64_t j = 0; j < size; j += 4 * lanes) {
             V v[4], e[4];
@@ -215,10 +220,7 @@ template <class T, class V> class Row {
                     peak = static_cast<Wide>(highest), top = V::of(peak), exp = Exponential<V, carried>(highest);
                 }
             }
-            for (int k = 0; k < 4; k++) {
-                e[k] = exp(v[k]);
-                if (keep) e[k].store(kept + j + k * lanes);
-            }
+            for (int k = 0; k < 4; k++) e[k] = exp(v[k]);
             if (__builtin_expect(close, false))
                 for (int k = 0; k < 4; k++) {
                     const auto level = equal(v[k], top);
@@ -230,11 +232,9 @@ template <class T, class V> class Row {
         *facts = {peak, below.total() / exp.unit + before + (peaks - 1)};
         return facts->rest == facts->rest;
     }
-    template <class Q> static XENT_INLINE V full(const Q *p) { return Io<V, Q>::load(p); }
     template <class Q> XENT_INLINE V values_at(const Q *q, int64_t j, double fill = 0) const {
         return j + lanes <= size ? full(q + j) : Io<V, Q>::load_part(q + j, size - j, fill);
     }
-    XENT_INLINE V logits_at(int64_t j) const { return values_at(x, j, -infinity); }
     XENT_INLINE D8 weights_at(const double *w, int64_t j) const {
         if (j + D8::lanes <= size) return D8::load(w + j);
         return j < size ? Io<D8, double>::load_part(w + j, size - j, 0) : D8::of(0);
@@ -249,22 +249,6 @@ template <class T, class V> class Row {
             if (q) a = w ? values_at(q, j) * a : values_at(q, j);
             visit(a, logits_at(j) - top);
         }
-    }
-    template <class, class> friend class Row;
-    // out_j = value(j, x_j), a vector of classes at a time.
-    template <class O, class Value> XENT_INLINE void write(O *out, bool past, Value value) const {
-        constexpr size_t line = sizeof(O) * lanes;
-        int64_t j = 0;
-        if (past && size >= 2 * lanes) {
-            const size_t beyond = reinterpret_cast<uintptr_t>(out) % line;
-            if (beyond) {  // up to where the vectors are aligned
-                j = static_cast<int64_t>((line - beyond) / sizeof(O));
-                Io<V, O>::store_part(out, value(0, full(x)), j);
-            }
-            for (; j + lanes <= size; j += lanes) Io<V, O>::stream(out + j, value(j, full(x + j)));
-        }
-        for (; j + lanes <= size; j += lanes) Io<V, O>::store(out + j, value(j, full(x + j)));
-        if (j < size) Io<V, O>::store_part(out + j, value(j, logits_at(j)), size - j);
     }
     // out_j = value(j, exp, other_j) in double, half a vector of floats at a time, and `lifted` at a lone peak.
     template <class Value>

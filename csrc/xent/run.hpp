@@ -1,40 +1,9 @@
 // A range of rows of a call: brings each row's classes side by side, runs the kernels, puts results where they belong.
 #pragma once
 #include "groups.hpp"
+#include "strips.hpp"
 
 namespace XENT_ISA {
-
-// Rows of one tensor in a group: as they lie if their classes are side by side, else copied.
-template <class T> class Side {
-   public:
-    Side(const View &view, const Call &call) : view(view), classes(call.classes), inner(call.inner) {
-        direct = view.classes == 1;
-        if (!direct && view.data) room.resize(static_cast<size_t>(xent::group * classes));
-    }
-    void gather(int64_t first, int64_t count) {
-        for (int64_t k = 0; k < count && !direct; k++) start[k] = place(first + k);
-        for (int64_t j = 0; j < classes && !direct; j++)
-            for (int64_t k = 0; k < count; k++) room[k * classes + j] = start[k][j * view.classes];
-    }
-    void scatter(int64_t first, int64_t count) {
-        for (int64_t k = 0; k < count && !direct; k++) start[k] = place(first + k);
-        for (int64_t j = 0; j < classes && !direct; j++)
-            for (int64_t k = 0; k < count; k++) start[k][j * view.classes] = room[k * classes + j];
-    }
-    // Row `first + k` of the group that begins at `first`.
-    T *row(int64_t first, int64_t k) { return direct ? place(first + k) : room.data() + k * classes; }
-
-   private:
-    T *place(int64_t r) const {
-        return static_cast<T *>(view.data) + r / inner * view.outer + r % inner * view.inner;
-    }
-
-    const View view;
-    const int64_t classes, inner;
-    bool direct;
-    T *start[xent::group];
-    std::vector<T> room;
-};
 
 // Calls with more classes, a row after the other.
 template <class T> class Rows : Work<T> {
@@ -55,13 +24,13 @@ template <class T> class Rows : Work<T> {
                 this->alone(r + k, x.row(r, k), call.out.data ? out.row(r, k) : nullptr,
                             this->soft ? q.row(r, k) : nullptr, call.slope.data ? g.row(r, k) : nullptr,
                             past && call.out.classes == 1);
-            if (call.out.data) out.scatter(r, count);
+            if (call.out.data) out.scatter(r, count, past);
         }
     }
 
    private:
     const bool past;
-    Side<T> x, q, g, out;
+    Strip<T, typename Work<T>::Floats> x, q, g, out;
 };
 
 template <class T> void run_rows(const Call &call, int64_t begin, int64_t end, Tally &tally) {
@@ -69,6 +38,8 @@ template <class T> void run_rows(const Call &call, int64_t begin, int64_t end, T
     const bool past = call.outer * call.inner * call.classes >= (INT64_C(16) << 20) / int64_t(sizeof(T));
     if (call.classes <= xent::few)
         Groups<T>(call, tally, past).run(begin, end);
+    else if (call.classes <= xent::some)
+        Strips<T>(call, tally, past).run(begin, end);
     else
         Rows<T>(call, tally, past).run(begin, end);
     std::atomic_thread_fence(std::memory_order_seq_cst);  // what was streamed past the cache comes before what follows

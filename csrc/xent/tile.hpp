@@ -21,9 +21,9 @@ template <class T, class V> class Tile {
         at = room.data() + (64 - reinterpret_cast<uintptr_t>(room.data()) % 64) % 64 / sizeof(Wide);
     }
 
-    // A tile in the scratch of another.
-    Tile(const View &view, const Call &call, const Tile &other)
-        : view(view), classes(call.classes), inner(call.inner), columns(other.columns), at(other.at), limit(nullptr) {}
+    // A tile in the scratch of another, of the same rows elsewhere.
+    Tile(const View &view, int64_t inner, const Tile &other)
+        : view(view), classes(other.classes), inner(inner), columns(other.columns), at(other.at), limit(nullptr) {}
 
     // Do rows lie side by side, as the pixels of an image do?
     bool planar(int64_t first, int64_t count) const {

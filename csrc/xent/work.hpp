@@ -81,14 +81,11 @@ template <class T> class Work {
             }
             case xent::softmax_gradient: return differentiate_softmax(r, x, to, of_g, past);
             case xent::gradient:
-                return differentiate({call.peak[r], call.rest[r]}, r, x, to, of_q, label, w, past, nullptr);
+                return differentiate({call.peak[r], call.rest[r]}, r, x, to, of_q, label, w, past);
             default: {
-                const bool asked = soft || label >= 0, fused = call.kind == xent::loss && to;
-                if (fused && asked) kept_exponentials.resize(static_cast<size_t>(std::min(size, at_hand) + 64));
-                bool keeps = fused && asked;
-                const Facts facts = asked ? survey(x, keeps ? &keeps : nullptr) : Facts{0, 0};
+                const Facts facts = soft || label >= 0 ? survey(x) : Facts{0, 0};
                 conclude(facts, r, x, of_q, label, w);
-                if (fused) differentiate(facts, r, x, to, of_q, label, w, past, keeps ? kept_exponentials.data() : nullptr);
+                if (call.kind == xent::loss && to) differentiate(facts, r, x, to, of_q, label, w, past);
             }
         }
     }
@@ -97,14 +94,14 @@ template <class T> class Work {
     void probabilities(const Facts &facts, const T *x, T *to, int64_t size, bool past) const {
         const auto with = [&](auto row) {
             if (call.kind == xent::softmax) return row.scaled_exp(to, 1.0 / (1.0 + facts.rest), past);
-            return row.log_softmax(to, facts.rest, past);
+            return row.log_softmax(to, static_cast<decltype(row.peak)>(std::log1p(facts.rest)), past);
         };
         near(facts) ? with(Row<T, Floats>(x, size, facts.peak)) : with(Row<T, D8>(x, size, facts.peak));
     }
-    Facts survey(const T *x, bool *keeps = nullptr) {
+    Facts survey(const T *x) const {
         Facts whole;
         for (int64_t j = 0; j < call.classes; j += part)
-            whole = merged(whole, survey_part(x + j, std::min(part, call.classes - j), keeps));
+            whole = merged(whole, survey_part(x + j, std::min(part, call.classes - j)));
         return finished(whole);
     }
     // A row that is masked throughout has no softmax.
@@ -112,15 +109,9 @@ template <class T> class Work {
         if (facts.peak == -infinity) facts.rest = std::numeric_limits<double>::quiet_NaN();
         return facts;
     }
-    // `*keeps`: shall the exponentials be kept; have they been?
-    Facts survey_part(const T *x, int64_t size, bool *keeps) {
+    Facts survey_part(const T *x, int64_t size) const {
         Facts facts;
-        const bool keep = keeps && *keeps && sizeof(Wide) < 8 && size == call.classes && size <= at_hand;
-        if (keeps) *keeps = keep;
-        if (narrow_lanes() && Row<T, Floats>(x, size).survey(&facts, keep ? kept_exponentials.data() : nullptr))
-            return facts;
-        if (keeps) *keeps = false;
-        Row<T, D8>(x, size).survey(&facts);
+        if (!narrow_lanes() || !Row<T, Floats>(x, size).survey(&facts)) Row<T, D8>(x, size).survey(&facts);
         return facts;
     }
 
@@ -156,9 +147,8 @@ template <class T> class Work {
             mass.add(w);
     }
 
-    // The gradient; `kept`: what `survey` kept, or null.
     void differentiate(const Facts &facts, int64_t r, const T *x, T *to, const T *of_q, int64_t label, double w,
-                       bool past, const Wide *kept) {
+                       bool past) const {
         const double hard = call.hard[r * call.step];
         const double smooth = call.smooth ? call.smooth[r * call.step] : 0.0;
         if (!soft && label < 0) return static_cast<void>(std::fill(to, to + call.classes, T{}));
@@ -180,19 +170,17 @@ template <class T> class Work {
         if (soft || smooth != 0)
             difference(pull, facts, soft ? hard : 0.0, smooth, x, to, of_q, past);
         else
-            exponentials(pull, facts, x, to, call.classes, past, kept);
+            exponentials(pull, facts, x, to, call.classes, past);
         if (!soft && w != 0) to[label] = As<T>::of(entry(pull, facts, hard * w, smooth, x, label));
     }
     // exp(x - peak) times the factor of the row, for some of its classes.
-    void exponentials(const Pull &pull, const Facts &facts, const T *x, T *to, int64_t size, bool past,
-                      const Wide *kept) const {
+    void exponentials(const Pull &pull, const Facts &facts, const T *x, T *to, int64_t size, bool past) const {
         const double factor = pull.factor();
         if (factor == 0) return static_cast<void>(std::fill(to, to + size, T{}));
-        if (!near(facts) || !divisible(factor)) return Row<T, D8>(x, size, facts.peak).scaled_exp(to, factor, past);
-        const Row<T, Floats> row(x, size, facts.peak);
-        if constexpr (sizeof(Wide) < 8)
-            if (kept) return row.scaled_kept(kept, to, factor, past);
-        row.scaled_exp(to, factor, past);
+        if (near(facts) && divisible(factor))
+            Row<T, Floats>(x, size, facts.peak).scaled_exp(to, factor, past);
+        else
+            Row<T, D8>(x, size, facts.peak).scaled_exp(to, factor, past);
     }
     void difference(const Pull &pull, const Facts &facts, double hard, double smooth, const T *x, T *to, const T *of_q,
                     bool past) const {
@@ -222,7 +210,7 @@ template <class T> class Work {
     int64_t kept = 0, wrong = 0;
 
    private:
-    bool narrow_lanes() const { return sizeof(T) < 8 && call.classes > xent::few; }
+    bool narrow_lanes() const { return sizeof(T) < 8 && call.classes > xent::some; }
     bool near(const Facts &facts) const {
         return sizeof(T) == 8 || (narrow_lanes() && std::fabs(facts.peak) < infinity && facts.rest < infinity);
     }
@@ -260,8 +248,6 @@ template <class T> class Work {
         }
         wrong += missed;
     }
-
-    std::vector<Wide> kept_exponentials;
 };
 
 }  // namespace XENT_ISA

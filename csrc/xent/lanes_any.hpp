@@ -50,6 +50,17 @@ XENT_INLINE bool any(i8 m) {
     return all != 0;
 }
 
+template <class Bits> XENT_INLINE int number(Bits m) {
+    int sum = 0;
+    for (size_t i = 0; i < sizeof m / sizeof m[0]; i++) sum -= static_cast<int>(m[i]);
+    return sum;
+}
+template <class V> XENT_INLINE typename V::Real largest(V x) {
+    typename V::Real top = x.v[0];
+    for (int i = 1; i < V::lanes; i++) top = x.v[i] > top ? x.v[i] : top;
+    return top;
+}
+
 XENT_INLINE F16 lookup(F16 table, F16 sum) {
     const i16 at = sum.bits() & 15;
     F16 found;

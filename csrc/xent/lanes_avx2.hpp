@@ -9,6 +9,12 @@ struct Mask8 { __m256d a, b; };
 XENT_INLINE bool any(Mask16 m) { return _mm256_movemask_ps(_mm256_or_ps(m.a, m.b)) != 0; }
 XENT_INLINE bool any(Mask8 m) { return _mm256_movemask_pd(_mm256_or_pd(m.a, m.b)) != 0; }
 XENT_INLINE bool all(Mask8 m) { return _mm256_movemask_pd(_mm256_and_pd(m.a, m.b)) == 15; }
+XENT_INLINE int number(Mask16 m) {
+    return __builtin_popcount(_mm256_movemask_ps(m.a)) + __builtin_popcount(_mm256_movemask_ps(m.b));
+}
+XENT_INLINE int number(Mask8 m) {
+    return __builtin_popcount(_mm256_movemask_pd(m.a)) + __builtin_popcount(_mm256_movemask_pd(m.b));
+}
 
 struct F16 {
     using Real = float;
@@ -35,6 +41,12 @@ XENT_INLINE Mask16 at_least(F16 x, F16 y) {
 }
 XENT_INLINE F16 select(Mask16 m, F16 yes, F16 no) {
     return {_mm256_blendv_ps(no.a, yes.a, m.a), _mm256_blendv_ps(no.b, yes.b, m.b)};
+}
+XENT_INLINE float largest(F16 x) {
+    const __m256 eight = _mm256_max_ps(x.a, x.b);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 XENT_INLINE __m256 lookup_half(F16 table, __m256 sum) {
     const __m256i at = _mm256_castps_si256(sum);
@@ -79,6 +91,11 @@ XENT_INLINE Mask8 at_least(D8 x, D8 y) {
 }
 XENT_INLINE D8 select(Mask8 m, D8 yes, D8 no) {
     return {_mm256_blendv_pd(no.a, yes.a, m.a), _mm256_blendv_pd(no.b, yes.b, m.b)};
+}
+XENT_INLINE double largest(D8 x) {
+    const __m256d four = _mm256_max_pd(x.a, x.b);
+    const __m128d two = _mm_max_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_max_sd(two, _mm_unpackhi_pd(two, two)));
 }
 XENT_INLINE __m256d scaled_half(__m256d p, __m256d sum) {
     // The low 32 bits of the sum hold n (|n| < 2**31); the shift drops what stands above them.

@@ -9,6 +9,8 @@ struct Mask8 { __mmask8 m; };
 XENT_INLINE bool any(Mask16 m) { return m.m != 0; }
 XENT_INLINE bool any(Mask8 m) { return m.m != 0; }
 XENT_INLINE bool all(Mask8 m) { return m.m == 0xff; }
+XENT_INLINE int number(Mask16 m) { return __builtin_popcount(m.m); }
+XENT_INLINE int number(Mask8 m) { return __builtin_popcount(m.m); }
 
 struct F16 {
     using Real = float;
@@ -28,6 +30,7 @@ XENT_INLINE F16 smaller(F16 a, F16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 XENT_INLINE Mask16 equal(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 XENT_INLINE Mask16 at_least(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
 XENT_INLINE F16 select(Mask16 m, F16 yes, F16 no) { return {_mm512_mask_blend_ps(m.m, no.v, yes.v)}; }
+XENT_INLINE float largest(F16 a) { return _mm512_reduce_max_ps(a.v); }
 XENT_INLINE F16 lookup(F16 table, F16 sum) { return {_mm512_permutexvar_ps(_mm512_castps_si512(sum.v), table.v)}; }
 XENT_INLINE F16 scaled(F16 p, F16, F16 n) { return {_mm512_scalef_ps(p.v, n.v)}; }  // by 2**floor(n)
 
@@ -50,6 +53,7 @@ XENT_INLINE D8 smaller(D8 a, D8 b) { return {_mm512_min_pd(a.v, b.v)}; }
 XENT_INLINE Mask8 equal(D8 a, D8 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 XENT_INLINE Mask8 at_least(D8 a, D8 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_GE_OQ)}; }
 XENT_INLINE D8 select(Mask8 m, D8 yes, D8 no) { return {_mm512_mask_blend_pd(m.m, no.v, yes.v)}; }
+XENT_INLINE double largest(D8 a) { return _mm512_reduce_max_pd(a.v); }
 XENT_INLINE D8 scaled(D8 p, D8, D8 n) { return {_mm512_scalef_pd(p.v, n.v)}; }
 XENT_INLINE void binade(D8 u, D8 *k, D8 *down) {
     const __m512i offset = _mm512_set1_epi64(INT64_C(0x3ff0000000000000) - INT64_C(0x3fe6a09e667f3bcd));

@@ -1,5 +1,6 @@
 // exp, log1p, the distance from the peak and what its rounding drops, sums of lanes.
 #pragma once
+#include <cmath>
 #include <limits>
 
 #include "lanes.hpp"
@@ -31,20 +32,25 @@ XENT_INLINE Each<D8> widen_lanes(D8 x) { return {{x}}; }
 template <class V> constexpr double lift = sizeof(typename V::Real) < 8 ? 0x1p64 : 1.0;
 template <class V> constexpr double deepest = sizeof(typename V::Real) < 8 ? -150.0 : -1400.0;
 
-// Tang's method (Table-driven implementation of the exponential function, 1989): d is k/16 ln 2 and a remainder of
-// 0.022 at most, whose exp is a cubic; 2**(k/16) comes from a table. 1.0 ulp at most, ever.
-XENT_INLINE F16 exp_lifted(F16 d, F16 low) {
+// Tang's method (Table-driven implementation of the exponential function, 1989): x is k/16 ln 2 and a remainder of
+// 0.022 at most, whose exp is a cubic; 2**(k/16) comes from a table. `sum` is k/16 on top of a magic number, n is k/16
+// less whatever whole number the result is to be scaled down by, r the remainder. 1.0 ulp.
+XENT_INLINE F16 exp_parts(F16 sum, F16 n, F16 r) {
     alignas(64) static const float powers[16] = {
         0x1.000000p64f, 0x1.0b5586p64f, 0x1.172b84p64f, 0x1.2387a6p64f, 0x1.306fe0p64f, 0x1.3dea64p64f,
         0x1.4bfdaep64f, 0x1.5ab07ep64f, 0x1.6a09e6p64f, 0x1.7a1148p64f, 0x1.8ace54p64f, 0x1.9c4918p64f,
         0x1.ae89fap64f, 0x1.c199bep64f, 0x1.d5818ep64f, 0x1.ea4afap64f};
-    const F16 magic = F16::of(sixteenths);
-    const F16 sum = fma(d, F16::of(1.44269504088896341f), magic), n = sum - magic;
-    F16 r = fma(n, F16::of(-0.693359375f), d) + fma(n, F16::of(2.12194440e-4f), low);
     const F16 power = lookup(F16::load(powers), sum);
     const F16 half = fma(r, F16::of(1.66666672e-1f), F16::of(0.5f));
     r = fma(r * r, half, r);
     return scaled(fma(power, r, power), sum, n);
+}
+constexpr float log2_e = 1.44269504088896341f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+
+XENT_INLINE F16 exp_lifted(F16 d, F16 low) {
+    const F16 magic = F16::of(sixteenths);
+    const F16 sum = fma(d, F16::of(log2_e), magic), n = sum - magic;
+    return exp_parts(sum, n, fma(n, F16::of(-ln2_high), d) + fma(n, F16::of(-ln2_low), low));
 }
 
 // Taylor's series to degree 13, whose remainder is 4e-18 on |r| <= ln 2 / 2.
@@ -127,6 +133,42 @@ template <bool carried> struct Distance<D8, carried> {
         const D8 plain = x - peak, d = larger(D8::of(deepest<D8>), plain);
         *low = carried ? select(equal(plain, d), dropped(x, peak, plain), D8::of(0)) : D8::of(0);
         return d;
+    }
+};
+
+// exp(x) in units of the row: exp(x - peak) is (*this)(x) / unit, and a peak's own is as exact as `unit`. nan stays, and
+// what lies more than `deepest` below the peak is 0.
+template <class V, bool carried> struct Exponential;
+
+// Floats never see x - peak, whose rounding exp would turn into a relative error: k/16 ln 2 is taken from x itself, whose
+// remainder is exact, and the row's power of two from k. Peaks of 512 and more are taken from x first: all that counts
+// is within a factor of two of them, so that difference is exact (Sterbenz).
+template <bool carried> struct Exponential<F16, carried> {
+    F16 shift, lowest, magic;
+    double unit;
+    explicit Exponential(double peak) {
+        const double far = std::fabs(peak) < 512 ? 0.0 : peak, near = peak - far, n = std::nearbyint(near * log2_e);
+        shift = F16::of(static_cast<float>(far)), lowest = F16::of(static_cast<float>(near + deepest<F16>));
+        magic = F16::of(static_cast<float>(sixteenths - n));
+        double e[8];
+        exp_times(D8::of(near - n * 6.93147180369123816490e-01), D8::of(n * -1.90821492927058770002e-10), D8::of(lift<F16>)).store(e);
+        unit = e[0];
+    }
+    XENT_INLINE F16 operator()(F16 x) const {
+        x = larger(lowest, x - shift);
+        const F16 sum = fma(x, F16::of(log2_e), magic), k = sum - magic;
+        const F16 r = fma(k, F16::of(-ln2_low), fma(k, F16::of(-ln2_high), x));
+        return exp_parts(sum, sum - F16::of(sixteenths), r);
+    }
+};
+template <bool carried> struct Exponential<D8, carried> {
+    Distance<D8, carried> distance;
+    static constexpr double unit = 1;
+    explicit Exponential(double peak) : distance(D8::of(peak)) {}
+    XENT_INLINE D8 operator()(D8 x) const {
+        D8 low;
+        const D8 d = distance(x, &low);
+        return exp_times(d, low, D8::of(1));
     }
 };
 

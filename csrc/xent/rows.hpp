@@ -1,8 +1,6 @@
 // Kernels on one row of V classes that lie side by side: lane i of a vector holds class i, i + lanes, ..., so the order
 // of every sum depends on V alone. No torch, no options: see docs/design/numerics.md for the algebra.
 #pragma once
-#include <cmath>
-
 #include "types.hpp"
 
 namespace XENT_ISA {
@@ -27,7 +25,7 @@ inline Facts merged(Facts a, Facts b) {
 // once, and what was summed shifts when a new peak turns up.
 constexpr int64_t at_hand = 8192;
 
-// A row of T, computed in lanes of V. Float lanes are for rows whose peak is `near`.
+// A row of T, computed in lanes of V.
 template <class T, class V> class Row {
    public:
     using Wide = typename V::Real;
@@ -43,8 +41,12 @@ template <class T, class V> class Row {
     bool survey(Facts *facts, Wide *keep = nullptr) {
         if constexpr (lanes == D8::lanes)
             in_double(facts);
-        else if (size <= at_hand ? !online(find_peak(), facts, keep) : !online(-infinity, facts, nullptr))
-            return false;
+        else if (size > at_hand)
+            return online<false>(-infinity, facts, nullptr);
+        else if (keep)
+            return online<true>(find_peak(), facts, keep);
+        else
+            return online<false>(find_peak(), facts, nullptr);
         return true;
     }
 
@@ -69,38 +71,36 @@ template <class T, class V> class Row {
     }
 
     // out_j = exp(x_j - peak) factor. `past`: out is not read soon, so it goes past the cache.
-    template <class O> void scaled_exp(O *out, double factor, bool past) const {
-        const V f = V::of(static_cast<Wide>(factor / lift<V>));
-        write(out, past, [&](int64_t, V d, V low) XENT_ALWAYS {
-            if constexpr (lanes == D8::lanes)
-                return exp_times(d, low, f);
-            else
-                return exp_lifted(d, low) * f;
-        });
+    void scaled_exp(T *out, double factor, bool past) const {
+        const Exponential<V, carried> exp(peak);
+        const V f = V::of(static_cast<Wide>(factor / exp.unit));
+        write(out, past, [&](int64_t, V v) XENT_ALWAYS { return exp(v) * f; });
     }
     // The same from what `survey` kept.
-    template <class O> void scaled_kept(const Wide *kept, O *out, double factor) const {
-        const V f = V::of(static_cast<Wide>(factor / lift<V>));
-        for (int64_t j = 0; j < size; j += lanes) put(out, j, values_at(kept, j) * f);
+    void scaled_kept(const Wide *kept, T *out, double factor, bool past) const {
+        const V f = V::of(static_cast<Wide>(factor / Exponential<V, carried>(peak).unit));
+        Row<Wide, V>(kept, size).write(out, past, [&](int64_t, V e) XENT_ALWAYS { return e * f; });
     }
     // out_j = exp(x_j - peak) factor - hard q_j w_j - smooth w_j, and `lifted` at a lone peak. A difference, so it is
     // taken in double.
     void difference(T *out, double factor, bool lone, double lifted, double hard, const T *q, double smooth,
                     const double *w, bool past) const {
-        const D8 f = D8::of(factor / lift<V>), h = D8::of(-hard), s = D8::of(-smooth), zero = D8::of(0);
-        in_halves(out, q, lone, lifted, past, [&](int64_t j, D8 e, D8 of_q) XENT_ALWAYS {
+        const D8 h = D8::of(-hard), s = D8::of(-smooth), zero = D8::of(0);
+        const Exponential<V, carried> exp(peak);
+        const D8 f = D8::of(factor / exp.unit);
+        in_halves(exp, out, q, lone, lifted, past, [&](int64_t j, D8 e, D8 of_q) XENT_ALWAYS {
             D8 g = factor == 0 ? zero : e * f;
             const D8 weight = w ? weights_at(w, j) : D8::of(1);
             if (q) g = fma(h, w ? of_q * weight : of_q, g);
             return smooth != 0 ? fma(s, weight, g) : g;
         });
     }
-    template <class O> void log_softmax(O *out, double rest, bool past) const {
+    void log_softmax(T *out, double rest, bool past) const {
         const V top = V::of(peak), log_mass = V::of(static_cast<Wide>(std::log1p(rest)));
         const V lowest = V::of(std::numeric_limits<Wide>::lowest()), zero = V::of(0);
-        write(out, past, [&](int64_t j, V, V) XENT_ALWAYS {
-            V v = logits_at(j), d = v - top;
-            V low = carried ? select(equal(larger(lowest, d), d), dropped(v, top, d), zero) : zero;  // none in -inf
+        write(out, past, [&](int64_t, V v) XENT_ALWAYS {
+            const V d = v - top;
+            const V low = carried ? select(equal(larger(lowest, d), d), dropped(v, top, d), zero) : zero;  // none in -inf
             return (d - log_mass) + low;
         });
     }
@@ -115,29 +115,29 @@ template <class T, class V> class Row {
     // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others; an exp of 0 leaves its class
     // out. In float lanes 0 may stand for an exp that double holds, so there an inf or nan of g shows in the sums.
     void slopes(const T *g, double origin, double *top, double *off) const {
-        const Distance<V, carried> distance(V::of(peak));
-        const D8 none = D8::of(0), middle = D8::of(origin);
+        const Exponential<V, carried> exp(peak);
+        const D8 none = D8::of(0), middle = D8::of(origin), highest = D8::of(peak);
         Sum<careful> on[halves], below[halves];
         for (int64_t j = 0; j < size; j += lanes) {
-            V low;
-            const V d = distance(logits_at(j), &low);
-            const Each<V> e = widen_lanes(exp_lifted(d, low)), apart = widen_lanes(d), slope = widen_lanes(values_at(g, j));
+            const V v = logits_at(j);
+            const Each<V> e = widen_lanes(exp(v)), x_j = widen_lanes(v), slope = widen_lanes(values_at(g, j));
             for (int k = 0; k < halves; k++) {
                 D8 term = e.half[k] * (slope.half[k] - middle);
                 if (halves == 1) term = select(equal(e.half[k], none), none, term);
-                const auto level = equal(apart.half[k], none);
+                const auto level = equal(x_j.half[k], highest);
                 on[k].add(select(level, term, none)), below[k].add(select(level, none, term));
             }
         }
         *top = *off = 0;
-        for (int k = 0; k < halves; k++) *top += on[k].total() / lift<V>, *off += below[k].total() / lift<V>;
+        for (int k = 0; k < halves; k++) *top += on[k].total() / exp.unit, *off += below[k].total() / exp.unit;
     }
     // p_j (g_j - origin - mean), and `lifted` at a lone peak: in double, since it is a difference.
     void softmax_gradient(T *out, const T *g, double rest, double origin, double mean, bool lone, double lifted,
                           bool past) const {
-        const D8 none = D8::of(0), share = D8::of(1.0 / (1.0 + rest) / lift<V>);
+        const Exponential<V, carried> exp(peak);
+        const D8 none = D8::of(0), share = D8::of(1.0 / (1.0 + rest) / exp.unit);
         const D8 middle = D8::of(origin), off = D8::of(mean);
-        in_halves(out, g, lone, lifted, past, [&](int64_t, D8 e, D8 slope) XENT_ALWAYS {
+        in_halves(exp, out, g, lone, lifted, past, [&](int64_t, D8 e, D8 slope) XENT_ALWAYS {
             return select(equal(e, none), none, e * share * ((slope - middle) - off));
         });
     }
@@ -155,14 +155,7 @@ template <class T, class V> class Row {
             c = larger(c, full(x + j + 2 * lanes)), d = larger(d, full(x + j + 3 * lanes));
         }
         for (; j < size; j += lanes) a = larger(a, logits_at(j));
-        return largest(larger(larger(a, b), larger(c, d)));
-    }
-    static double largest(V v) {
-        Wide each[lanes];
-        v.store(each);
-        Wide top = each[0];
-        for (int i = 1; i < lanes; i++) top = each[i] > top ? each[i] : top;
-        return top + Wide(0);  // -0 becomes 0, whatever came first
+        return largest(larger(larger(a, b), larger(c, d))) + Wide(0);  // -0 becomes 0, whatever came first
     }
     bool holds_nan() const {
         for (int64_t j = 0; j < size; j++)
@@ -172,31 +165,33 @@ template <class T, class V> class Row {
 
     // Peak first, then the sum; whatever the logits are.
     void in_double(Facts *facts) {
-        SumOf<V, careful> below, peaks;
+        Sum<careful> below;
         const V zero = V::of(0), one = V::of(1);
         peak = static_cast<Wide>(find_peak());
-        const Distance<V, carried> distance(V::of(peak));
-        V count = zero;  // whole numbers, exact up to 2**53 a lane
+        const Exponential<V, carried> exp(peak);
+        const V top = V::of(peak);
+        V peaks = zero;  // whole numbers
         for (int64_t j = 0; j < size; j += lanes) {
-            V low, d = distance(logits_at(j), &low);
-            const auto top = equal(d, zero);
-            below.add(select(top, zero, exp_lifted(d, low)));
-            count = count + select(top, one, zero);
+            const V v = logits_at(j);
+            const auto level = equal(v, top);
+            below.add(select(level, zero, exp(v)));
+            peaks = peaks + select(level, one, zero);
         }
-        peaks.add(count);
+        Sum<careful> counted;
+        counted.add(peaks);
         const bool finite = std::fabs(peak) < infinity;
-        *facts = {peak, finite ? below.total() + (peaks.total() - 1.0) : std::numeric_limits<double>::quiet_NaN()};
+        *facts = {peak, finite ? below.total() + (counted.total() - 1.0) : std::numeric_limits<double>::quiet_NaN()};
         if (facts->rest != facts->rest && holds_nan()) facts->peak = facts->rest;  // `larger` passes over nan
     }
 
     // One pass in blocks of four vectors, from the peak if it is known. A block that reaches the peak is looked at
     // closely: it may raise it, and what equals it is counted and not summed.
-    bool online(double known, Facts *facts, Wide *keep) {
+    template <bool keep> bool online(double known, Facts *facts, Wide *kept) {
         SumOf<V, false> below;
-        double before = 0, peaks = 0;
-        if (known != -infinity && !(std::fabs(known) < far)) return false;
+        double before = 0, peaks = 0;  // what was summed under lower peaks, and the classes at this one
+        if (known != -infinity && !(std::fabs(known) < infinity)) return false;
         peak = static_cast<Wide>(known);
-        Distance<V, carried> distance(V::of(peak));
+        Exponential<V, carried> exp(known == -infinity ? 0 : peak);
         V top = V::of(peak);
         for (int64_t j = 0; j < size; j += 4 * lanes) {
             V v[4], e[4];
@@ -207,43 +202,34 @@ template <class T, class V> class Row {
             const V most = larger(larger(v[0], v[1]), larger(v[2], v[3]));
             const bool close = any(at_least(most, top));
             if (__builtin_expect(close, false)) {
-                const double highest = largest(most);
+                const double highest = largest(most) + Wide(0);
                 if (highest == -infinity) {  // and the peak so far: nothing to add, unless it is nan
                     const V sum = (v[0] + v[1]) + (v[2] + v[3]);
-                    if (count(equal(sum, sum)) == lanes) continue;
+                    if (number(equal(sum, sum)) == lanes) continue;
                     return false;
                 }
                 if (highest > peak) {
-                    if (!(std::fabs(highest) < far)) return false;
-                    const Facts moved = merged({highest, 0}, {peak, (below.total() + before) / lift<V> + (peaks - 1)});
-                    before = peaks == 0 ? 0 : moved.rest * lift<V>, below = {}, peaks = 0;
-                    peak = static_cast<Wide>(highest), top = V::of(peak), distance = Distance<V, carried>(top);
+                    if (!(highest < infinity)) return false;
+                    const Facts moved = merged({highest, 0}, {peak, below.total() / exp.unit + before + (peaks - 1)});
+                    before = peaks == 0 ? 0 : moved.rest, below = {}, peaks = 0;
+                    peak = static_cast<Wide>(highest), top = V::of(peak), exp = Exponential<V, carried>(highest);
                 }
             }
             for (int k = 0; k < 4; k++) {
-                V low;
-                const V d = distance(v[k], &low);
-                e[k] = exp_lifted(d, low);
-                if (keep) e[k].store(keep + j + k * lanes);
-                if (__builtin_expect(close, false)) {
-                    const auto level = equal(d, V::of(0));
-                    e[k] = select(level, V::of(0), e[k]);
-                    peaks += count(level);
-                }
+                e[k] = exp(v[k]);
+                if (keep) e[k].store(kept + j + k * lanes);
             }
+            if (__builtin_expect(close, false))
+                for (int k = 0; k < 4; k++) {
+                    const auto level = equal(v[k], top);
+                    e[k] = select(level, V::of(0), e[k]), peaks += number(level);
+                }
             below.add((e[0] + e[1]) + (e[2] + e[3]));
         }
         if (peak == -std::numeric_limits<Wide>::infinity()) return false;
-        *facts = {peak, (below.total() + before) / lift<V> + (peaks - 1)};
+        *facts = {peak, below.total() / exp.unit + before + (peaks - 1)};
         return facts->rest == facts->rest;
     }
-    template <class Mask> static double count(Mask m) {
-        Wide ones[lanes], sum = 0;
-        select(m, V::of(1), V::of(0)).store(ones);
-        for (Wide one : ones) sum += one;
-        return sum;
-    }
-
     template <class Q> static XENT_INLINE V full(const Q *p) { return Io<V, Q>::load(p); }
     template <class Q> XENT_INLINE V values_at(const Q *q, int64_t j, double fill = 0) const {
         return j + lanes <= size ? full(q + j) : Io<V, Q>::load_part(q + j, size - j, fill);
@@ -264,45 +250,33 @@ template <class T, class V> class Row {
             visit(a, logits_at(j) - top);
         }
     }
-    template <class O> XENT_INLINE void put(O *out, int64_t j, V value) const {
-        if (j + lanes <= size)
-            Io<V, O>::store(out + j, value);
-        else
-            Io<V, O>::store_part(out + j, value, size - j);
-    }
-    // out_j = value(j, x_j - peak, what its rounding dropped), a vector of classes at a time.
+    template <class, class> friend class Row;
+    // out_j = value(j, x_j), a vector of classes at a time.
     template <class O, class Value> XENT_INLINE void write(O *out, bool past, Value value) const {
-        const Distance<V, carried> distance(V::of(peak));
         constexpr size_t line = sizeof(O) * lanes;
         int64_t j = 0;
         if (past && size >= 2 * lanes) {
             const size_t beyond = reinterpret_cast<uintptr_t>(out) % line;
             if (beyond) {  // up to where the vectors are aligned
-                V low, d = distance(full(x), &low);
                 j = static_cast<int64_t>((line - beyond) / sizeof(O));
-                Io<V, O>::store_part(out, value(0, d, low), j);
+                Io<V, O>::store_part(out, value(0, full(x)), j);
             }
-            for (; j + lanes <= size; j += lanes) {
-                V low, d = distance(full(x + j), &low);
-                Io<V, O>::stream(out + j, value(j, d, low));
-            }
+            for (; j + lanes <= size; j += lanes) Io<V, O>::stream(out + j, value(j, full(x + j)));
         }
-        for (; j < size; j += lanes) {
-            V low, d = distance(logits_at(j), &low);
-            put(out, j, value(j, d, low));
-        }
+        for (; j + lanes <= size; j += lanes) Io<V, O>::store(out + j, value(j, full(x + j)));
+        if (j < size) Io<V, O>::store_part(out + j, value(j, logits_at(j)), size - j);
     }
-    // out_j = value(j, exp lifted, other_j) in double, half a vector of floats at a time, and `lifted` at a lone peak.
+    // out_j = value(j, exp, other_j) in double, half a vector of floats at a time, and `lifted` at a lone peak.
     template <class Value>
-    XENT_INLINE void in_halves(T *out, const T *other, bool lone, double lifted, bool past, Value value) const {
-        const V zero = V::of(0), top = V::of(static_cast<Wide>(lifted));
-        write(out, past, [&](int64_t j, V d, V low) XENT_ALWAYS {
-            const Each<V> e = widen_lanes(exp_lifted(d, low));
-            const Each<V> beside = other ? widen_lanes(values_at(other, j)) : Each<V>();
+    XENT_INLINE void in_halves(const Exponential<V, carried> &exp, T *out, const T *other, bool lone, double lifted,
+                               bool past, Value value) const {
+        const V at_peak = V::of(peak), top = V::of(static_cast<Wide>(lifted));
+        write(out, past, [&](int64_t j, V v) XENT_ALWAYS {
+            const Each<V> e = widen_lanes(exp(v)), beside = other ? widen_lanes(values_at(other, j)) : Each<V>();
             Each<V> g;
             for (int k = 0; k < halves; k++) g.half[k] = value(j + 8 * k, e.half[k], beside.half[k]);
             const V narrowed = narrow(g);
-            return lone ? select(equal(d, zero), top, narrowed) : narrowed;
+            return lone ? select(equal(v, at_peak), top, narrowed) : narrowed;
         });
     }
 };

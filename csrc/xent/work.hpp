@@ -191,7 +191,7 @@ template <class T> class Work {
         if (!near(facts) || !divisible(factor)) return Row<T, D8>(x, size, facts.peak).scaled_exp(to, factor, past);
         const Row<T, Floats> row(x, size, facts.peak);
         if constexpr (sizeof(Wide) < 8)
-            if (kept) return row.scaled_kept(kept, to, factor);
+            if (kept) return row.scaled_kept(kept, to, factor, past);
         row.scaled_exp(to, factor, past);
     }
     void difference(const Pull &pull, const Facts &facts, double hard, double smooth, const T *x, T *to, const T *of_q,
@@ -224,7 +224,7 @@ template <class T> class Work {
    private:
     bool narrow_lanes() const { return sizeof(T) < 8 && call.classes > xent::few; }
     bool near(const Facts &facts) const {
-        return sizeof(T) == 8 || (narrow_lanes() && std::fabs(facts.peak) < far && facts.rest < infinity);
+        return sizeof(T) == 8 || (narrow_lanes() && std::fabs(facts.peak) < infinity && facts.rest < infinity);
     }
     void differentiate_softmax(int64_t r, const T *x, T *to, const T *of_g, bool past) const {
         const Facts facts{call.peak[r], call.rest[r]};
@@ -255,7 +255,7 @@ template <class T> class Work {
             const L label = from[k];
             const bool skipped = any_ignored & (label == ignored);
             const bool fine = static_cast<uint64_t>(static_cast<int64_t>(label)) < classes;
-            y[k] = fine & !skipped ? static_cast<Real>(label) : Real(-1);
+            y[k] = (fine & !skipped) ? static_cast<Real>(label) : Real(-1);
             missed += !fine & !skipped;
         }
         wrong += missed;

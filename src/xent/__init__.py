@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._explain import Derivation as Derivation
     from ._explain import explain as explain
+    from .backends.pages import empty_cache as empty_cache
     from .errors import ArgumentError as ArgumentError
     from .errors import DeviceError as DeviceError
     from .errors import DimError as DimError
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "_explain": "Derivation explain",
+    "backends.pages": "empty_cache",
     "errors": (
         "ArgumentError DeviceError DimError DtypeError FileError LayoutError OptionError ShapeError TargetError "
         "XentError"

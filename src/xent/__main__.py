@@ -124,7 +124,8 @@ def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the lines.")
 def info(as_json: bool) -> None:
     """Versions, devices, and which backend serves what and why."""
-    facts = _info()
+    with _invalid_data():
+        facts = _info()
     if as_json:
         click.echo(json.dumps(facts, allow_nan=False))
         return

@@ -92,6 +92,8 @@ def ignore_index(value: Any) -> int:
 
 def _integer(value: Any) -> int | None:
     """An int, a numpy integer or a tensor of one; a bool is none of these."""
+    if type(value) is int:
+        return value
     boolean = isinstance(value, bool) or (isinstance(value, Tensor) and (value.ndim > 0 or value.dtype not in INTEGERS))
     try:
         return None if boolean else operator.index(value)
@@ -101,7 +103,7 @@ def _integer(value: Any) -> int | None:
 
 def label_smoothing(value: Any) -> float:
     """A share of the target, 0 to 1; torch lets -0.1 and nan pass as 0."""
-    if not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+    if type(value) is not float and not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.ndim == 0):
         raise ArgumentError(f"label_smoothing must be a float, got {type(value).__name__} ({value!r}).")
     share = float(value)
     if not 0.0 <= share <= 1.0:  # nan is refused too

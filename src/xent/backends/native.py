@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import _check
 from ..errors import ShapeError
 from ..summary import RowSummary
-from . import reference
+from . import pages, reference
 
 _native: Any = None
 _missing: str | None = None
@@ -41,6 +41,7 @@ _LABELS = {
     torch.uint8: 7,
 }
 _DISTRIBUTION = 8
+_NOTHING = (0, 0, 0, 0)
 
 
 def serves(device: torch.device) -> str | None:
@@ -72,7 +73,7 @@ def row_grad(
     """See `xent.backends.contract`."""
     if not _fits(rows, target):
         return reference.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
-    out = torch.empty_like(rows)
+    out = pages.empty_like(rows)
     one = hard.numel() == 1 or (not any(hard.stride()) and (smooth is None or not any(smooth.stride())))
     factors = (hard, smooth) if one else (hard.contiguous(), None if smooth is None else smooth.contiguous())
     facts = (peak.contiguous(), rest.contiguous(), None, None, None)
@@ -87,7 +88,7 @@ def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor
     if dtype is not rows.dtype or rows.shape[1] == 0:
         return reference.softmax(rows, log, dtype)
     peak, rest = (rows.new_empty((rows.shape[0], rows.shape[2]), dtype=torch.float64) for _ in range(2))
-    out = torch.empty_like(rows)
+    out = pages.empty_like(rows)
     _run("log_softmax" if log else "softmax", rows, facts=(peak, rest, None, None, None), out=out)
     return out, peak, rest
 
@@ -96,7 +97,7 @@ def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tens
     """See `xent.backends.contract`."""
     if grad.dtype is not rows.dtype or rows.shape[1] == 0:
         return reference.softmax_grad(rows, peak, rest, grad)
-    out = torch.empty_like(rows)
+    out = pages.empty_like(rows)
     _run("softmax_grad", rows, facts=(peak.contiguous(), rest.contiguous(), None, None, None), out=out, slope=grad)
     return out
 
@@ -122,36 +123,26 @@ def loss(
     if class_weight is not None:
         weight = class_weight.to(torch.float64).contiguous()
         weight_sum = exact_sum(weight)
-    soft = target.is_floating_point()
-    if not soft:
+    kind = _LABELS.get(target.dtype, _DISTRIBUTION)
+    if kind is _DISTRIBUTION:
+        place = _view(target)
+    else:
         target = target.contiguous()
-    peak, rest = (0, 0) if facts is None else (facts[0].data_ptr(), facts[1].data_ptr())
+        place = target.data_ptr(), 0, 0, 0
+    peak, rest = facts or (None, None)
+    ours, theirs = factors
     wrong, value, divisor = _native.loss(
-        _LOSS,
-        _TYPES[rows.dtype],
+        *(_LOSS, _TYPES[rows.dtype]),
         *_layout(rows),
-        _DISTRIBUTION if soft else _LABELS[target.dtype],
-        *(_view(target) if soft else (target.data_ptr(), 0, 0, 0)),
+        kind,
+        *place,
         ignore_index,
-        _address(weight),
-        _address(weight_sum),
-        factors[1] != 0,
-        peak,
-        rest,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
+        *(_address(weight), _address(weight_sum), theirs != 0),
+        *(_address(peak), _address(rest), 0, 0, 0),
+        *(0, 0, 0),  # factors of the gradient: those of the loss
         *_view(gradient),
-        0,
-        0,
-        0,
-        0,
-        *factors,
-        _address(losses),
-        mean,
+        *_NOTHING,
+        *(ours, theirs, _address(losses), mean),
     )
     if wrong:
         _check.labels(target, rows.shape[1], ignore_index)  # raises, with the words
@@ -252,10 +243,11 @@ def _layout(rows: Tensor) -> tuple[int, ...]:
 
 def _view(tensor: Tensor | None) -> tuple[int, ...]:
     """Address and strides. A dimension of one has no stride that matters, so the classes may call theirs 1."""
-    if tensor is None or tensor.ndim < 2:
-        return 0, 0, 0, 0
-    outer, classes, *inner = tensor.stride()
-    return tensor.data_ptr(), outer, 1 if tensor.shape[1] == 1 else classes, inner[0] if inner else 1
+    if tensor is None:
+        return _NOTHING
+    strides = tensor.stride()
+    outer, classes, inner = strides if len(strides) == 3 else (*strides, 1)
+    return tensor.data_ptr(), outer, 1 if tensor.shape[1] == 1 else classes, inner
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _are_functorch_transforms_active, _dispatch_keys, _len_torch_dispatch_stack
+from torch._C import _are_functorch_transforms_active, _len_torch_dispatch_stack
 from torch._C._functorch import is_batchedtensor
 from torch.autograd import Function, forward_ad
 from torch.nn import Parameter
@@ -24,7 +24,7 @@ _op = torch.ops.xent
 IN_FORWARD = 32 << 20
 """Bytes of logits up to which the gradient is written in the forward pass, while they are in the cache."""
 
-_PLAIN = _dispatch_keys(torch.empty(0)).raw_repr()
+_KINDS = frozenset((Tensor, Parameter))
 _CPU = torch.device("cpu")
 
 
@@ -33,13 +33,13 @@ def serves(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     return (
         _plain(input)
         and _plain(target)
-        and (weight is None or _plain(weight))
-        and not (torch.is_grad_enabled() and (target.requires_grad or (weight is not None and weight.requires_grad)))
-        and (not target.is_floating_point() or target.dtype is input.dtype)
-        and not torch.compiler.is_compiling()
+        and not (target.requires_grad and torch.is_grad_enabled())
+        and (weight is None or (_plain(weight) and not (weight.requires_grad and torch.is_grad_enabled())))
         and not _are_functorch_transforms_active()
         and not _len_torch_dispatch_stack()
         and forward_ad._current_level < 0
+        and not torch.compiler.is_compiling()
+        and (target.dtype is input.dtype or not target.is_floating_point())
         and choose(_CPU) is native
         and input.numel() > 0
     )
@@ -47,7 +47,15 @@ def serves(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
 
 def _plain(tensor: Tensor) -> bool:
     """No subclass, no wrapper, not sparse, nested, negated, on another device or made for inference only."""
-    return type(tensor) in (Tensor, Parameter) and _dispatch_keys(tensor).raw_repr() == _PLAIN
+    return (
+        type(tensor) in _KINDS
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and not tensor.is_nested
+        and not tensor.is_neg()
+        and not tensor._is_zerotensor()
+        and not tensor.is_inference()
+    )
 
 
 def cross_entropy(
@@ -58,9 +66,10 @@ def cross_entropy(
     if weight is not None or dtype.itemsize == 2:
         dtype = _plan.result_dtype(input, weight)
     factors = _algebra.factors(label_smoothing, input.shape[0 if input.ndim == 1 else 1])
+    call = target, weight, ignore_index, reduction, factors, dtype
     if input.requires_grad and torch.is_grad_enabled():
-        return _apply(input, target, weight, ignore_index, reduction, factors, dtype)
-    return _loss(_rows(input), input, target, weight, ignore_index, reduction, factors, dtype)[0]
+        return _apply(input, call)
+    return _loss(_rows(input), input, call)[0]
 
 
 def _rows(input: Tensor) -> Tensor:
@@ -70,15 +79,15 @@ def _rows(input: Tensor) -> Tensor:
     return _plan.rows_of(input, 0 if input.ndim == 1 else 1)
 
 
-def _loss(rows, input, target, weight, ignore_index, reduction, factors, dtype, **room) -> tuple[Tensor, float]:
+def _loss(rows: Tensor, input: Tensor, call: tuple, **room) -> tuple[Tensor, float]:
     """The result, and what its gradient is divided by."""
-    shape = target.shape
+    target, weight, ignore_index, reduction, factors, dtype = call
     if target.is_floating_point():
-        shape, target = shape[:1] * (input.ndim > 1) + shape[2:], _rows(target)
+        target = _rows(target)
     if reduction != "none":
         value, divisor = native.loss(rows, target, weight, ignore_index, factors, reduction == "mean", **room)
         return torch.scalar_tensor(value, dtype=dtype), divisor if reduction == "mean" else 1.0
-    losses = torch.empty(shape, dtype=torch.float64)
+    losses = torch.empty(input.shape[:1] * (input.ndim > 1) + input.shape[2:], dtype=torch.float64)
     native.loss(rows, target, weight, ignore_index, factors, False, losses=losses, **room)
     return losses.to(dtype), 1.0
 
@@ -87,26 +96,27 @@ class _Loss(Function):
     """The gradient is made in the forward pass where the logits are in the cache and one factor serves all rows."""
 
     @staticmethod
-    def forward(ctx: Any, input, target, weight, ignore_index, reduction, factors, dtype):  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows, room = _rows(input), {}
-        ctx.gradient = ctx.facts = None
-        if reduction != "none" and input.numel() * input.itemsize <= IN_FORWARD:
-            ctx.gradient = room["gradient"] = pages.empty_like(rows)
-        else:
-            ctx.facts = room["facts"] = tuple(rows.new_empty(_outer_inner(rows), dtype=torch.float64) for _ in range(2))
+    def forward(ctx: Any, input, call):  # pyright: ignore[reportIncompatibleMethodOverride]
+        target, weight, _, reduction, *_ = ctx.call = call
         ctx.save_for_backward(input, target, weight)
-        ctx.ignore_index, ctx.reduction, ctx.factors = ignore_index, reduction, factors
-        loss, ctx.divisor = _loss(rows, input, target, weight, ignore_index, reduction, factors, dtype, **room)
+        rows = _rows(input)
+        if reduction != "none" and input.nbytes <= IN_FORWARD:
+            ctx.facts, ctx.gradient = None, pages.empty_like(rows)
+            loss, ctx.divisor = _loss(rows, input, call, gradient=ctx.gradient)
+        else:
+            facts = tuple(rows.new_empty(_outer_inner(rows), dtype=torch.float64) for _ in range(2))
+            ctx.facts, ctx.gradient = facts, None
+            loss, ctx.divisor = _loss(rows, input, call, facts=facts)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        input, *others = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None  # never handed out twice
         watched = torch.is_grad_enabled() or is_batchedtensor(grad)
         if gradient is None or watched or grad.item() != 1:
-            gradient = _gradient(ctx, grad, row_grad if watched else native.row_grad)
-        shape = ctx.saved_tensors[0].shape
-        return gradient if gradient.shape == shape else gradient.reshape(shape), *(None,) * 6
+            gradient = _gradient(ctx, grad, input, *others, row_grad if watched else native.row_grad)
+        return gradient if gradient.shape == input.shape else gradient.reshape(input.shape), None
 
 
 _apply = super(Function, _Loss).apply  # Function.apply would look for transforms once more, 2 us
@@ -116,17 +126,16 @@ def _outer_inner(rows: Tensor) -> tuple[int, int]:
     return rows.shape[0], rows.shape[2] if rows.ndim == 3 else 1
 
 
-def _gradient(ctx: Any, grad: Tensor, row_grad: Callable[..., Tensor]) -> Tensor:
+def _gradient(ctx: Any, grad: Tensor, input, target, weight, row_grad: Callable[..., Tensor]) -> Tensor:
     """From the logits, with whatever factor comes in; differentiable if `row_grad` is."""
-    input, target, weight = ctx.saved_tensors
+    *_, ignore_index, reduction, (ours, theirs), _ = ctx.call
     dim = 0 if input.ndim == 1 else 1
     rows = _plan.rows_of(input, dim)
     if target.is_floating_point():
         target = _plan.rows_of(target, dim)
-    ours, theirs = ctx.factors
-    peak, rest = ctx.facts or _op.row_summary(rows.detach(), target, weight, ctx.ignore_index, False)[:2]
+    peak, rest = ctx.facts or _op.row_summary(rows.detach(), target, weight, ignore_index, False)[:2]
     share = grad.to(torch.float64) / ctx.divisor if ctx.divisor else torch.zeros_like(grad, dtype=torch.float64)
     shape = _outer_inner(rows)
-    share = share.reshape(shape) if ctx.reduction == "none" else share.expand(shape)
+    share = share.reshape(shape) if reduction == "none" else share.expand(shape)
     smooth = theirs * share if theirs else None
-    return row_grad(rows, target, weight, ctx.ignore_index, peak, rest, ours * share, smooth)
+    return row_grad(rows, target, weight, ignore_index, peak, rest, ours * share, smooth)

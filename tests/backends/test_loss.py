@@ -260,6 +260,7 @@ def test_results_that_go_past_the_cache_have_the_same_bits(classes, dtype, each_
     same([x[:1000] for x in narrow[1:]], part[1:])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["baseline", "avx2"])
 def test_lesser_instruction_sets_keep_the_budget(name):
     best = native._native.instruction_set()

@@ -393,6 +393,7 @@ def test_what_has_no_numbers_is_not_asked_for_any(calls):
     assert not calls
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested", "ignore:Sparse CSR tensor support")
 def test_logits_that_are_sparse_or_nested_are_refused_as_before(calls):
     for other in (X.to_sparse(), torch.nested.nested_tensor([X, X]), X.to_sparse_csr()):
         with pytest.raises(xent.LayoutError):

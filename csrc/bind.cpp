@@ -44,6 +44,8 @@ struct Work {
     Run run;
     Tally tally;
     std::atomic<bool> failed{false};
+    void *settled = nullptr;
+    Stage stage = facts;
 };
 
 void body(int64_t begin, int64_t end, void *context) {
@@ -55,8 +57,32 @@ void body(int64_t begin, int64_t end, void *context) {
     }
 }
 
+void part_body(int64_t begin, int64_t end, void *context) {
+    Work &work = *static_cast<Work *>(context);
+    try {
+        active.stage(work.call, work.settled, work.stage, begin, end, work.tally);
+    } catch (...) {
+        work.failed = true;
+    }
+}
+
+void run_parts(Work &work) {
+    const int64_t parts = work.call.outer * work.call.inner * parts_of(work.call);
+    const auto all = [&](Stage stage) {
+        work.stage = stage;
+        parallel_for ? parallel_for(0, parts, 1, part_body, &work), void() : part_body(0, parts, &work);
+    };
+    work.settled = active.open(work.call);
+    if (work.call.kind != gradient) all(facts);
+    work.stage = whole;
+    part_body(0, 0, &work);
+    if (work.call.out.data && !work.failed) all(classes);
+    active.close(work.settled);
+}
+
 // All rows of a call, on the threads that torch may use.
 void run_all(Work &work) {
+    if (shared(work.call)) return run_parts(work);
     work.run = active.run;
     const int64_t units = units_of(work.call), each = work.call.classes * unit_of(work.call);
     const int64_t grain = 1 + 32768 / (each > 0 ? each : 1);  // as torch has it: 32,768 elements a thread at least

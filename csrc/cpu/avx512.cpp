@@ -3,5 +3,5 @@
 
 namespace xent {
 extern const Set set_avx512;
-const Set set_avx512 = {"avx512", XENT_ISA::run, XENT_ISA::sum};
+const Set set_avx512 = {"avx512", XENT_ISA::run, XENT_ISA::sum, XENT_ISA::open, XENT_ISA::stage, XENT_ISA::close};
 }  // namespace xent

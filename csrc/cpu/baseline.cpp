@@ -3,5 +3,5 @@
 
 namespace xent {
 extern const Set set_baseline;
-const Set set_baseline = {"baseline", XENT_ISA::run, XENT_ISA::sum};
+const Set set_baseline = {"baseline", XENT_ISA::run, XENT_ISA::sum, XENT_ISA::open, XENT_ISA::stage, XENT_ISA::close};
 }  // namespace xent

@@ -47,11 +47,18 @@ struct Tally {
     ExactSum losses, mass;
 };
 
+// Of rows that threads share: the facts of parts, what there is of a whole row, the classes of parts.
+enum Stage : int64_t { facts, whole, classes };
+
 // The kernels of an instruction set: a range of the units of a call, and the sum of doubles.
 struct Set {
     const char *name;
     void (*run)(const Call &call, int64_t begin, int64_t end, Tally &tally);
     double (*sum)(const double *values, int64_t count);
+    // The same as `run` stage by stage: parts from begin to end, or all rows.
+    void *(*open)(const Call &call);
+    void (*stage)(const Call &call, void *settled, Stage stage, int64_t begin, int64_t end, Tally &tally);
+    void (*close)(void *settled);
 };
 using Run = decltype(Set::run);
 
@@ -60,6 +67,15 @@ using Run = decltype(Set::run);
 constexpr int64_t few = 24, some = 4096;
 constexpr int64_t group = 16;
 inline int64_t unit_of(const Call &call) { return call.classes > some && call.rows.classes == 1 ? 1 : group; }
+// Rows of more classes are surveyed in parts, each for itself; where labels ask and nothing else, threads share a row.
+constexpr int64_t part = 1 << 16;
+inline int64_t parts_of(const Call &call) { return (call.classes + part - 1) / part; }
+inline bool shared(const Call &call) {
+    const bool plain = call.kind == softmax || call.kind == log_softmax ||
+                       (call.kind != softmax_gradient && call.kind != masses && call.target_kind != distribution &&
+                        !call.mixed && !call.smooth);
+    return plain && call.classes > 2 * part && call.rows.classes == 1 && (!call.out.data || call.out.classes == 1);
+}
 inline int64_t units_of(const Call &call) {
     return (call.outer * call.inner + unit_of(call) - 1) / unit_of(call);
 }

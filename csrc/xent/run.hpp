@@ -1,6 +1,7 @@
 // A range of rows of a call: brings each row's classes side by side, runs the kernels, puts results where they belong.
 #pragma once
 #include "groups.hpp"
+#include "parts.hpp"
 #include "strips.hpp"
 
 namespace XENT_ISA {
@@ -59,6 +60,22 @@ inline void weigh(const Call &call, int64_t begin, int64_t end, Tally &tally) {
             else
                 work.mass.add(w[k]);
         }
+    }
+}
+
+inline void *open(const Call &call) {
+    Settled *settled = new Settled;
+    settled->parts.resize(static_cast<size_t>(call.outer * call.inner * xent::parts_of(call)));
+    return settled;
+}
+inline void close(void *settled) { delete static_cast<Settled *>(settled); }
+inline void stage(const Call &call, void *settled, xent::Stage at, int64_t begin, int64_t end, Tally &tally) {
+    Settled &kept = *static_cast<Settled *>(settled);
+    switch (call.type) {
+        case xent::float64: return Shared<double>(call, tally, kept).run(at, begin, end);
+        case xent::float32: return Shared<float>(call, tally, kept).run(at, begin, end);
+        case xent::bfloat16: return Shared<Brain>(call, tally, kept).run(at, begin, end);
+        default: return Shared<Half>(call, tally, kept).run(at, begin, end);
     }
 }
 

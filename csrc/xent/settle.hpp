@@ -221,9 +221,9 @@ template <class T, class Kernel> class Settle {
         }
         logits.difference(peak, factor, all.soft ? hard : same(0), all.soft, call.smooth, smooth, call.weight, lone, lifted);
         if (all.soft) return some;
-        for (int k = 0; k < lanes; k++)
-            if (w[k] == 0) y[k] = -1;
-        logits.put(y, narrow(entry));
+        Wide asked[lanes];  // a label of weight 0 asks for nothing of its own
+        for (int k = 0; k < lanes; k++) asked[k] = w[k] == 0 ? Wide(-1) : y[k];
+        logits.put(asked, narrow(entry));
         return some;
     }
 

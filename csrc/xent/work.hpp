@@ -13,9 +13,6 @@ using xent::Call;
 using xent::Tally;
 using xent::View;
 
-// Longer rows are surveyed in parts of so many classes, each for itself, so that threads can share a row.
-constexpr int64_t part = 1 << 16;
-
 // Factors that float lanes bear: beyond, what they call 0 may count, and what they call inf may not be it.
 inline bool within(double factor) { return std::fabs(factor) <= 0x1p40; }
 inline bool divisible(double factor) { return factor == 0 || (within(factor) && std::fabs(factor) >= 0x1p-60); }
@@ -100,8 +97,8 @@ template <class T> class Work {
     }
     Facts survey(const T *x) const {
         Facts whole;
-        for (int64_t j = 0; j < call.classes; j += part)
-            whole = merged(whole, survey_part(x + j, std::min(part, call.classes - j)));
+        for (int64_t j = 0; j < call.classes; j += xent::part)
+            whole = merged(whole, survey_part(x + j, std::min(xent::part, call.classes - j)));
         return finished(whole);
     }
     // A row that is masked throughout has no softmax.
@@ -152,15 +149,12 @@ template <class T> class Work {
         const double hard = call.hard[r * call.step];
         const double smooth = call.smooth ? call.smooth[r * call.step] : 0.0;
         if (!soft && label < 0) return static_cast<void>(std::fill(to, to + call.classes, T{}));
-        Pull pull(facts.rest);
+        Pull pull = pull_of(facts, r, label, w, x);
         const Row<T, D8> row(x, call.classes, facts.peak);
         double top, off;
         if (soft) {
             row.split(of_q, call.weight, &top, &off);
             pull.add(hard, top, off);
-        } else if (w != 0) {
-            const bool at_peak = static_cast<double>(widen(x[label])) == facts.peak;
-            pull.add(hard, at_peak ? w : 0.0, at_peak ? 0.0 : w);
         }
         if (smooth != 0) {
             top = 1.0, off = weight_sum - 1.0;
@@ -172,6 +166,14 @@ template <class T> class Work {
         else
             exponentials(pull, facts, x, to, call.classes, past);
         if (!soft && w != 0) to[label] = As<T>::of(entry(pull, facts, hard * w, smooth, x, label));
+    }
+    // What a label asks; nothing for a distribution.
+    Pull pull_of(const Facts &facts, int64_t r, int64_t label, double w, const T *x) const {
+        Pull pull(facts.rest);
+        if (label < 0 || w == 0) return pull;
+        const bool at_peak = static_cast<double>(widen(x[label])) == facts.peak;
+        pull.add(call.hard[r * call.step], at_peak ? w : 0.0, at_peak ? 0.0 : w);
+        return pull;
     }
     // exp(x - peak) times the factor of the row, for some of its classes.
     void exponentials(const Pull &pull, const Facts &facts, const T *x, T *to, int64_t size, bool past) const {

@@ -103,9 +103,12 @@ def _integer(value: Any) -> int | None:
 
 def label_smoothing(value: Any) -> float:
     """A share of the target, 0 to 1; torch lets -0.1 and nan pass as 0."""
-    if type(value) is not float and not isinstance(value, numbers.Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+    if type(value) is float:
+        share = value
+    elif isinstance(value, numbers.Real) or (isinstance(value, Tensor) and value.ndim == 0):
+        share = float(value)
+    else:
         raise ArgumentError(f"label_smoothing must be a float, got {type(value).__name__} ({value!r}).")
-    share = float(value)
     if not 0.0 <= share <= 1.0:  # nan is refused too
         raise OptionError(
             f"label_smoothing must be between 0.0 and 1.0, got {value}.\n"

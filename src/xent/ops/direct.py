@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _are_functorch_transforms_active, _len_torch_dispatch_stack
-from torch._C._functorch import is_batchedtensor
+from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import is_legacy_batchedtensor
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch
 from torch.autograd import Function, forward_ad
 from torch.nn import Parameter
 
@@ -31,17 +32,27 @@ _CPU = torch.device("cpu")
 def serves(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     """Strided tensors on the CPU as they are, nobody watching, and no derivative but that of the logits."""
     return (
-        _plain(input)
+        not torch.compiler.is_compiling()
+        and _unwatched()
+        and _plain(input)
         and _plain(target)
         and not (target.requires_grad and torch.is_grad_enabled())
         and (weight is None or (_plain(weight) and not (weight.requires_grad and torch.is_grad_enabled())))
-        and not _are_functorch_transforms_active()
-        and not _len_torch_dispatch_stack()
-        and forward_ad._current_level < 0
-        and not torch.compiler.is_compiling()
         and (target.dtype is input.dtype or not target.is_floating_point())
         and choose(_CPU) is native
         and input.numel() > 0
+    )
+
+
+def _unwatched() -> bool:
+    """No transform, mode, tracer or forward derivative that would have to see the operations."""
+    return (
+        not _are_functorch_transforms_active()
+        and not _len_torch_dispatch_stack()
+        and not _len_torch_dispatch_stack_pre_dispatch()
+        and _get_tracing_state() is None
+        and forward_ad._current_level < 0
+        and not (torch.is_inference_mode_enabled() and torch.is_grad_enabled())
     )
 
 
@@ -86,8 +97,10 @@ def _loss(rows: Tensor, input: Tensor, call: tuple, **room) -> tuple[Tensor, flo
         target = _rows(target)
     if reduction != "none":
         value, divisor = native.loss(rows, target, weight, ignore_index, factors, reduction == "mean", **room)
-        return torch.scalar_tensor(value, dtype=dtype), divisor if reduction == "mean" else 1.0
-    losses = torch.empty(input.shape[:1] * (input.ndim > 1) + input.shape[2:], dtype=torch.float64)
+        # by way of float64: a number that is no float32 becomes inf, as it does elsewhere
+        loss = torch.scalar_tensor(value, dtype=torch.float64, device=_CPU).to(dtype)
+        return loss, divisor if reduction == "mean" else 1.0
+    losses = torch.empty(input.shape[:1] * (input.ndim > 1) + input.shape[2:], dtype=torch.float64, device=_CPU)
     native.loss(rows, target, weight, ignore_index, factors, False, losses=losses, **room)
     return losses.to(dtype), 1.0
 
@@ -113,7 +126,7 @@ class _Loss(Function):
     def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         input, *others = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None  # never handed out twice
-        watched = torch.is_grad_enabled() or is_batchedtensor(grad)
+        watched = torch.is_grad_enabled() or not (_unwatched() and _plain(grad)) or is_legacy_batchedtensor(grad)
         if gradient is None or watched or grad.item() != 1:
             gradient = _gradient(ctx, grad, input, *others, row_grad if watched else native.row_grad)
         return gradient if gradient.shape == input.shape else gradient.reshape(input.shape), None

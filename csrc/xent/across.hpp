@@ -146,21 +146,23 @@ template <class T, class V> class Across {
         for (int64_t j = size - 1; j >= 0; j--) found = select(equal(logit(j), peak), V::load(of_g + j * step), found);
         return found;
     }
-    // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others; zeros of exp as in Row::slopes.
+    // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others: see Row::slopes.
     void slopes(V peak, const Numbers &origin, Numbers *top, Numbers *off) const {
         const Distance<V, carried> distance(peak);
         Sum<careful> on[halves], below[halves];
         for (int64_t j = 0; j < size; j++) {
             V low;
             const V d = distance(logit(j), &low);
-            const Numbers e = widen_lanes(exp_lifted(d, low)), apart = widen_lanes(d);
-            const Numbers slope = widen_lanes(V::load(of_g + j * step));
+            const Numbers e = widen_lanes(exp_lifted(d, low)), slope = widen_lanes(V::load(of_g + j * step));
             for (int h = 0; h < halves; h++) {
-                const D8 zero = D8::of(0);
-                D8 term = e.half[h] * (slope.half[h] - origin.half[h]);
-                if (halves == 1) term = select(equal(e.half[h], zero), zero, term);
-                const auto level = equal(apart.half[h], zero);
-                on[h].add(select(level, term, zero)), below[h].add(select(level, zero, term));
+                const D8 zero = D8::of(0), term = e.half[h] * (slope.half[h] - origin.half[h]);
+                if (halves == 2) {
+                    below[h].add(term);
+                    continue;
+                }
+                const D8 asked = select(equal(e.half[h], zero), zero, term);
+                const auto level = equal(widen_lanes(d).half[h], zero);
+                on[h].add(select(level, asked, zero)), below[h].add(select(level, zero, asked));
             }
         }
         for (int h = 0; h < halves; h++) {
@@ -175,7 +177,7 @@ template <class T, class V> class Across {
         for (int h = 0; h < halves; h++) share.half[h] = divided(D8::of(1 / lift<V>), D8::of(1) + rest.half[h]);
         each(peak, of_g, lone, lifted, [&](int64_t, int h, D8 e, D8 slope) XENT_ALWAYS {
             const D8 zero = D8::of(0), step = e * share.half[h] * ((slope - origin.half[h]) - mean.half[h]);
-            return select(equal(e, zero), zero, step);
+            return halves == 2 ? step : select(equal(e, zero), zero, step);
         });
     }
 

@@ -111,6 +111,7 @@ template <class T, class V> class Beside {
     }
     void split(const Numbers &peak, bool target, const double *w, Numbers *top, Numbers *off) const {
         sums(peak, top, off, [&](const Row<T, D8> &row, int64_t k, double *a, double *b) {
+            if (halves == 2 && target && !w) return this->row(k, row.peak).split_floats(q[k], a, b);
             row.split(target ? q[k] : nullptr, w, a, b);
         });
     }
@@ -132,7 +133,7 @@ template <class T, class V> class Beside {
         double on[lanes] = {}, below[lanes] = {}, start[lanes];
         Wide tops[lanes];
         origin.store(start), peak.store(tops);
-        for (int64_t k = 0; k < count; k++) row(k, tops[k]).slopes(g[k], start[k], &on[k], &below[k]);
+        for (int64_t k = 0; k < count; k++) row(k, tops[k]).slopes(g[k], start[k], &on[k], &below[k], room + k * wide);
         *top = Numbers::load(on), *off = Numbers::load(below);
     }
     void softmax_gradient(V peak, const Numbers &rest, const Numbers &origin, const Numbers &mean, const Numbers &lone,
@@ -140,7 +141,7 @@ template <class T, class V> class Beside {
         double r[lanes], o[lanes], m[lanes], single[lanes], top[lanes];
         rest.store(r), origin.store(o), mean.store(m), lone.store(single), lifted.store(top);
         with_rows(peak, [&](auto row, int64_t k, const Wide *) {
-            row.softmax_gradient(out[k], g[k], r[k], o[k], m[k], single[k] == 1, top[k], past);
+            row.softmax_gradient(out[k], g[k], r[k], o[k], m[k], single[k] == 1, top[k], past, room + k * wide);
         }, peak);
     }
 

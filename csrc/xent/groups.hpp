@@ -14,31 +14,20 @@ template <class T> class Groups : Work<T> {
 
    public:
     Groups(const Call &call, Tally &tally, bool past)
-        : Base(call, tally), past(past), columns(width(call)), x(call.rows, call, columns),
+        : Base(call, tally), past(past), columns(Tile<T, V>::width(call)), x(call.rows, call, columns),
           q(this->soft ? call.target : nothing, call, columns), g(call.slope, call, columns),
           out(call.out, call.inner, x) {}
 
     void run(int64_t begin, int64_t end) {
         const int64_t rows = call.outer * call.inner, last = std::min(end * xent::group, rows);
         for (int64_t r = begin * xent::group, count; r < last; r += count) {
-            count = std::min(columns, last - r);
-            if (!x.planar(r, count)) count = std::min(x.planar(r, xent::group) ? side_by_side(r) : xent::group, last - r);
+            count = x.run_of(r, last);
             tile(r, count);
         }
     }
 
    private:
     using Base::call;
-
-    // Pixels of an image are read in runs, which memory likes better; scratch stays in the second cache.
-    static int64_t width(const Call &call) {
-        if (call.rows.inner != 1 || call.inner == 1) return xent::group;
-        return std::max(xent::group, std::min<int64_t>(128, 20480 / call.classes) / xent::group * xent::group);
-    }
-    // How many rows from r on are planar, in whole groups.
-    int64_t side_by_side(int64_t r) const {
-        return std::min(columns, (call.inner - r % call.inner) / xent::group * xent::group);
-    }
 
     void tile(int64_t r, int64_t count) {
         x.load(r, count);

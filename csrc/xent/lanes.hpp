@@ -7,7 +7,7 @@
 //   of(x), load(p), store(p), stream(p)   stream goes past the cache; p is aligned to the vector
 //   + - *, divided, fma                   the baseline's fma rounds twice
 //   larger(a, b), smaller(a, b)           b where either is nan, as x86 has it: larger(bound, x) keeps a nan in x
-//   equal, at_least -> Mask; any(Mask), all(Mask), number(Mask); select(Mask, yes, no)
+//   equal, at_least -> Mask; any(Mask), all(Mask), number(Mask), first_of(Mask); select(Mask, yes, no)
 //   largest(a), sum_of(a)                 of the lanes: if none is nan; halves, then quarters, ... are added
 //   lookup(table, sum), scaled(p, sum, n) the two ends of exp (math.hpp)
 //   binade(u, &k, &down)                  u = 2**k m with m in [sqrt 1/2, sqrt 2): k, and 2**-k

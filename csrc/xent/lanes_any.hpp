@@ -50,6 +50,11 @@ XENT_INLINE bool any(i8 m) {
     return all != 0;
 }
 
+template <class Bits> XENT_INLINE int first_of(Bits m) {
+    int i = 0;
+    while (!m[i]) i++;
+    return i;
+}
 template <class Bits> XENT_INLINE int number(Bits m) {
     int sum = 0;
     for (size_t i = 0; i < sizeof m / sizeof m[0]; i++) sum -= static_cast<int>(m[i]);

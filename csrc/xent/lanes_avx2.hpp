@@ -9,6 +9,8 @@ struct Mask8 { __m256d a, b; };
 XENT_INLINE bool any(Mask16 m) { return _mm256_movemask_ps(_mm256_or_ps(m.a, m.b)) != 0; }
 XENT_INLINE bool any(Mask8 m) { return _mm256_movemask_pd(_mm256_or_pd(m.a, m.b)) != 0; }
 XENT_INLINE bool all(Mask8 m) { return _mm256_movemask_pd(_mm256_and_pd(m.a, m.b)) == 15; }
+XENT_INLINE int first_of(Mask16 m) { return __builtin_ctz(_mm256_movemask_ps(m.a) | _mm256_movemask_ps(m.b) << 8); }
+XENT_INLINE int first_of(Mask8 m) { return __builtin_ctz(_mm256_movemask_pd(m.a) | _mm256_movemask_pd(m.b) << 4); }
 XENT_INLINE int number(Mask16 m) {
     return __builtin_popcount(_mm256_movemask_ps(m.a)) + __builtin_popcount(_mm256_movemask_ps(m.b));
 }

@@ -9,6 +9,8 @@ struct Mask8 { __mmask8 m; };
 XENT_INLINE bool any(Mask16 m) { return m.m != 0; }
 XENT_INLINE bool any(Mask8 m) { return m.m != 0; }
 XENT_INLINE bool all(Mask8 m) { return m.m == 0xff; }
+XENT_INLINE int first_of(Mask16 m) { return __builtin_ctz(m.m); }
+XENT_INLINE int first_of(Mask8 m) { return __builtin_ctz(m.m); }
 XENT_INLINE int number(Mask16 m) { return __builtin_popcount(m.m); }
 XENT_INLINE int number(Mask8 m) { return __builtin_popcount(m.m); }
 

@@ -62,16 +62,32 @@ template <class T, class V> class Row {
         *top = on.total(), *off = below.total();
     }
 
+    // The same with class weights of 1, in lanes of floats: what is at a peak, mostly one class, adds up in floats.
+    void split_floats(const T *q, double *top, double *off) const {
+        const V highest = V::of(peak), zero = V::of(0);
+        SumOf<V, careful> below;
+        V on = zero;
+        for (int64_t j = 0; j < size; j += lanes) {
+            const V a = values_at(q, j);
+            const auto level = equal(logits_at(j), highest);
+            on = on + select(level, a, zero), below.add(select(level, zero, a));
+        }
+        SumOf<V, careful> whole;
+        whole.add(on);
+        *top = whole.total(), *off = below.total();
+    }
+
     // out_j = exp(x_j - peak) factor. `past`: out is not read soon, so it goes past the cache.
     void scaled_exp(T *out, double factor, bool past) const {
         const Exponential<V, carried> exp(peak);
         const V f = V::of(static_cast<Wide>(factor / exp.unit));
         write(out, past, [&](int64_t, V v) XENT_ALWAYS { return exp(v) * f; });
     }
-    // out_j = exp(x_j - peak) factor - hard q_j w_j - smooth w_j, and `lifted` at a lone peak. A difference, so it is
-    // taken in double.
+    // out_j = exp(x_j - peak) factor - hard q_j w_j - smooth w_j, and `lifted` at a lone peak. Where there are class
+    // weights the difference is taken in double.
     void difference(T *out, double factor, bool lone, double lifted, double hard, const T *q, double smooth,
                     const double *w, bool past) const {
+        if (halves == 2 && !w) return difference_floats(out, factor, lone, lifted, hard, q, smooth, past);
         const D8 h = D8::of(-hard), s = D8::of(-smooth), zero = D8::of(0);
         const Exponential<V, carried> exp(peak);
         const D8 f = D8::of(factor / exp.unit);
@@ -80,6 +96,16 @@ template <class T, class V> class Row {
             const D8 weight = w ? weights_at(w, j) : D8::of(1);
             if (q) g = fma(h, w ? of_q * weight : of_q, g);
             return smooth != 0 ? fma(s, weight, g) : g;
+        });
+    }
+    void difference_floats(T *out, double factor, bool lone, double lifted, double hard, const T *q, double smooth,
+                           bool past) const {
+        const Exponential<V, carried> exp(peak);
+        const auto of = [](double value) { return V::of(static_cast<Wide>(value)); };
+        const V f = of(factor / exp.unit), h = of(-hard), s = of(-smooth), at_peak = V::of(peak), top = of(lifted);
+        write(out, past, [&](int64_t j, V v) XENT_ALWAYS {
+            const V asked = q ? fma(values_at(q, j), h, s) : s, g = factor == 0 ? asked : fma(exp(v), f, asked);
+            return lone ? select(equal(v, at_peak), top, g) : g;
         });
     }
     void log_softmax(T *out, Wide log_of_mass, bool past) const {
@@ -94,38 +120,67 @@ template <class T, class V> class Row {
 
     // g at the first class at the peak; 0 if there is none.
     double at_peak(const T *g) const {
-        for (int64_t j = 0; j < size; j++)
-            if (widen(x[j]) == peak) return widen(g[j]);
+        const V top = V::of(peak);
+        for (int64_t j = 0; j < size; j += lanes) {
+            const auto level = equal(logits_at(j), top);
+            if (any(level) && j + first_of(level) < size) return widen(g[j + first_of(level)]);
+        }
         return 0;
     }
 
-    // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others; an exp of 0 leaves its class
-    // out. In float lanes 0 may stand for an exp that double holds, so there an inf or nan of g shows in the sums.
-    void slopes(const T *g, double origin, double *top, double *off) const {
+    // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others; an exp of 0 leaves its class out.
+    // In float lanes origin is the slope at the peak, so the first sum is 0 there and all is in the other; and 0 may stand
+    // for an exp that double holds, so an inf or nan of g shows in the sums.
+    void slopes(const T *g, double origin, double *top, double *off, Wide *kept = nullptr) const {
+        if constexpr (halves == 2) return slopes_floats(g, origin, top, off, kept);
         const Exponential<V, carried> exp(peak);
         const D8 none = D8::of(0), middle = D8::of(origin), highest = D8::of(peak);
-        Sum<careful> on[halves], below[halves];
+        Sum<careful> on, below;
         for (int64_t j = 0; j < size; j += lanes) {
             const V v = logits_at(j);
-            const Each<V> e = widen_lanes(exp(v)), x_j = widen_lanes(v), slope = widen_lanes(values_at(g, j));
-            for (int k = 0; k < halves; k++) {
-                D8 term = e.half[k] * (slope.half[k] - middle);
-                if (halves == 1) term = select(equal(e.half[k], none), none, term);
-                const auto level = equal(x_j.half[k], highest);
-                on[k].add(select(level, term, none)), below[k].add(select(level, none, term));
-            }
+            const D8 e = first_of(exp(v)), term = e * (first_of(values_at(g, j)) - middle);
+            const D8 asked = select(equal(e, none), none, term);
+            const auto level = equal(first_of(v), highest);
+            on.add(select(level, asked, none)), below.add(select(level, none, asked));
         }
-        *top = *off = 0;
-        for (int k = 0; k < halves; k++) *top += on[k].total() / exp.unit, *off += below[k].total() / exp.unit;
+        *top = on.total(), *off = below.total();
+    }
+    void slopes_floats(const T *g, double origin, double *top, double *off, Wide *kept) const {
+        const Exponential<V, carried> exp(peak);
+        const V middle = V::of(static_cast<Wide>(origin));
+        SumOf<V, careful> sum;
+        const auto term = [&](int64_t j) XENT_ALWAYS {
+            const V e = exp(logits_at(j));
+            if (kept) e.store(kept + j);
+            return e * (values_at(g, j) - middle);
+        };
+        int64_t j = 0;
+        for (; j + 4 * lanes <= size; j += 4 * lanes) {
+            const V a = term(j), b = term(j + lanes), c = term(j + 2 * lanes), d = term(j + 3 * lanes);
+            sum.add((a + b) + (c + d));
+        }
+        for (; j < size; j += lanes) sum.add(term(j));
+        *top = 0, *off = sum.total() / exp.unit;
     }
     // p_j (g_j - origin - mean), and `lifted` at a lone peak: in double, since it is a difference.
+    // `kept`: the exponentials, if `slopes` was given room for them.
     void softmax_gradient(T *out, const T *g, double rest, double origin, double mean, bool lone, double lifted,
-                          bool past) const {
+                          bool past, const Wide *kept = nullptr) const {
         const Exponential<V, carried> exp(peak);
-        const D8 none = D8::of(0), share = D8::of(1.0 / (1.0 + rest) / exp.unit);
-        const D8 middle = D8::of(origin), off = D8::of(mean);
+        const double share = 1.0 / (1.0 + rest) / exp.unit;
+        const V at_peak = V::of(peak), single = V::of(static_cast<Wide>(lifted));
+        if constexpr (halves == 2) {
+            const auto of = [](double value) { return V::of(static_cast<Wide>(value)); };
+            const V f = of(share), middle = of(origin), off = of(mean);
+            return write(out, past, [&](int64_t j, V v) XENT_ALWAYS {
+                // the factor last: what comes before it is in the normal range
+                const V step = (kept ? values_at(kept, j) : exp(v)) * ((values_at(g, j) - middle) - off) * f;
+                return lone ? select(equal(v, at_peak), single, step) : step;
+            });
+        }
+        const D8 none = D8::of(0), f = D8::of(share), middle = D8::of(origin), off = D8::of(mean);
         in_halves(exp, out, g, lone, lifted, past, [&](int64_t, D8 e, D8 slope) XENT_ALWAYS {
-            return select(equal(e, none), none, e * share * ((slope - middle) - off));
+            return select(equal(e, none), none, e * f * ((slope - middle) - off));
         });
     }
 

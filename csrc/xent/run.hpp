@@ -10,22 +10,18 @@ namespace XENT_ISA {
 template <class T> class Rows : Work<T> {
    public:
     Rows(const Call &call, Tally &tally, bool past)
-        : Work<T>(call, tally), past(past), x(call.rows, call), q(this->soft ? call.target : View{nullptr, 0, 1, 0}, call),
-          g(call.slope, call), out(call.out, call) {}
+        : Work<T>(call, tally), past(past), x(call.rows, call), q(this->soft ? call.target : View{nullptr, 0, 1, 0}, call), g(call.slope, call), out(call.out, call) {}
 
     void run(int64_t begin, int64_t end) {
         const Call &call = this->call;
         const int64_t unit = xent::unit_of(call), last = std::min(end * unit, call.outer * call.inner);
-        for (int64_t r = begin * unit; r < last; r += xent::group) {
-            const int64_t count = std::min(xent::group, last - r);
-            x.gather(r, count);
-            if (this->soft) q.gather(r, count);
-            if (call.slope.data) g.gather(r, count);
+        for (int64_t r = begin * unit, count; r < last; r += count) {
+            count = std::min(xent::group, last - r);
+            x.fetch(r, count), q.fetch(r, count), g.fetch(r, count), out.begin(r);
+            x.gather(0, count), q.gather(0, count), g.gather(0, count);
             for (int64_t k = 0; k < count; k++)
-                this->alone(r + k, x.row(r, k), call.out.data ? out.row(r, k) : nullptr,
-                            this->soft ? q.row(r, k) : nullptr, call.slope.data ? g.row(r, k) : nullptr,
-                            past && call.out.classes == 1);
-            if (call.out.data) out.scatter(r, count, past);
+                this->alone(r + k, x.row(0, k), out.row(0, k), q.row(0, k), g.row(0, k), past && call.out.classes == 1);
+            out.scatter(0, count), out.flush(count, past);
         }
     }
 

@@ -212,7 +212,7 @@ template <class T, class Kernel> class Settle {
             factor.half[h] = select(equal(f, zero), zero, divided(f, mass)), lifted.half[h] = divided(l, mass);
             lone.half[h] = select(at_least(r, one), zero, one);
         }
-        const bool some = flag(factor, 0) | flag(lifted, 0) | flag(smooth, 0) | flag(hard, 0);
+        const bool some = flag(factor, 0x1p-60) | flag(lifted, 0) | flag(smooth, 0) | flag(hard, 0);
         for (int h = 0; h < halves; h++) {
             const D8 d = larger(D8::of(deepest<D8>), at.half[h] - top.half[h]), p = exp_times(d, zero, factor.half[h]);
             const D8 apart = (p - hard.half[h] * weight.half[h]) - smooth.half[h] * (call.weight ? weight.half[h] : one);

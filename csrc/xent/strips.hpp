@@ -5,29 +5,41 @@
 
 namespace XENT_ISA {
 
-// The rows of a group of one tensor: as they lie if their classes are side by side, else copied there and back.
+// Rows of one tensor: as they lie if their classes are side by side, else copied there and back, many at a time into
+// scratch that keeps the layout (`fetch`, `flush`), and group by group from there (`gather`, `scatter`).
 template <class T, class V> class Strip {
    public:
     Strip(const View &view, const Call &call)
         : direct(view.classes == 1), classes(call.classes),
           room(direct || !view.data ? 0 : static_cast<size_t>(xent::group * call.classes)),
-          lying(direct ? View{nullptr, 0, 1, 0} : view, call, xent::group), copied({room.data(), call.classes, 1, 0}, 1, lying),
-          memory(view, call.inner, lying) {}
+          lying(direct ? View{nullptr, 0, 1, 0} : view, call, Tile<T, V>::width(call)),
+          copied({room.data(), call.classes, 1, 0}, 1, lying), memory(view, call.inner, lying) {}
 
-    void gather(int64_t first, int64_t count) {
-        if (direct) return;
-        lying.load(first, count), copied.store(0, count, false);
+    int64_t run_of(int64_t first, int64_t last) const { return lying.run_of(first, last); }
+    void begin(int64_t start) { first = start; }
+    void fetch(int64_t start, int64_t count) {
+        begin(start);
+        if (!direct && memory.view.data) lying.load(first, count);
     }
-    void scatter(int64_t first, int64_t count, bool past) {
-        if (direct) return;
-        copied.load(0, count), memory.store(first, count, past);
+    void flush(int64_t count, bool past) {
+        if (!direct && memory.view.data) memory.store(first, count, past);
     }
-    // Row `first + k` of the group that begins at `first`.
-    T *row(int64_t first, int64_t k) { return direct ? memory.place(first + k) : room.data() + k * classes; }
+    void gather(int64_t at, int64_t count) {
+        if (!direct && memory.view.data) copied.store(0, count, false, at);
+    }
+    void scatter(int64_t at, int64_t count) {
+        if (!direct && memory.view.data) copied.load(0, count, at);
+    }
+    // Row k of the group that was gathered, or is to be scattered, at `at`; null where there is no tensor.
+    T *row(int64_t at, int64_t k) {
+        if (!memory.view.data) return nullptr;
+        return direct ? memory.place(first + at + k) : room.data() + k * classes;
+    }
 
    private:
     const bool direct;
     const int64_t classes;
+    int64_t first = 0;
     std::vector<T> room;
     Tile<T, V> lying, copied, memory;
 };
@@ -41,38 +53,44 @@ template <class T> class Strips : Work<T> {
    public:
     Strips(const Call &call, Tally &tally, bool past)
         : Base(call, tally), past(past), wide(call.classes + 64), kept(static_cast<size_t>(lanes * wide)),
-          x(call.rows, call), q(this->soft ? call.target : View{nullptr, 0, 1, 0}, call), g(call.slope, call),
+          x(call.rows, call), q(this->soft ? call.target : nothing, call), g(call.slope, call),
           out(call.out, call) {}
 
     void run(int64_t begin, int64_t end) {
         const int64_t last = std::min(end * xent::group, call.outer * call.inner);
-        for (int64_t r = begin * xent::group; r < last; r += lanes) batch(r, std::min(lanes, last - r));
+        for (int64_t r = begin * xent::group, count; r < last; r += count) {
+            count = x.run_of(r, last);
+            x.fetch(r, count), q.fetch(r, count), g.fetch(r, count), out.begin(r);
+            for (int64_t k = 0; k < count; k += lanes) batch(r, k, std::min(lanes, count - k));
+            out.flush(count, past);
+        }
     }
 
    private:
     using Base::call;
 
-    void batch(int64_t r, int64_t count) {
-        x.gather(r, count);
-        if (this->soft) q.gather(r, count);
-        if (call.slope.data) g.gather(r, count);
+    // Rows r + at ... r + at + count - 1.
+    void batch(int64_t r, int64_t at, int64_t count) {
+        x.gather(at, count), q.gather(at, count), g.gather(at, count);
         Beside<T, V> kernel(call.classes, kept.data(), wide, past && call.out.classes == 1);
         kernel.count = count;
         for (int64_t k = 0; k < count; k++) {
-            kernel.x[k] = x.row(r, k), kernel.out[k] = call.out.data ? out.row(r, k) : nullptr;
-            kernel.q[k] = this->soft ? q.row(r, k) : nullptr, kernel.g[k] = call.slope.data ? g.row(r, k) : nullptr;
+            kernel.x[k] = x.row(at, k), kernel.q[k] = q.row(at, k), kernel.g[k] = g.row(at, k);
+            kernel.out[k] = out.row(at, k);
         }
         bool odd[lanes];
-        if (Settle<T, Beside<T, V>>(*this, kernel, r, count, odd).run())
+        if (Settle<T, Beside<T, V>>(*this, kernel, r + at, count, odd).run())
             for (int64_t k = 0; k < count; k++)
-                if (odd[k]) this->alone(r + k, kernel.x[k], kernel.out[k], kernel.q[k], kernel.g[k], false);
-        if (call.out.data) out.scatter(r, count, past);
+                if (odd[k]) this->alone(r + at + k, kernel.x[k], kernel.out[k], kernel.q[k], kernel.g[k], false);
+        out.scatter(at, count);
     }
 
     const bool past;
     const int64_t wide;
     std::vector<Wide> kept;
     Strip<T, V> x, q, g, out;
+    static constexpr View nothing{nullptr, 0, 1, 0};
 };
+template <class T> constexpr View Strips<T>::nothing;
 
 }  // namespace XENT_ISA

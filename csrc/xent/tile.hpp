@@ -1,5 +1,6 @@
 // Rows in scratch, a row a lane: class j of row k at [j * columns + k], whatever the layout in memory.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "call.hpp"
@@ -25,12 +26,28 @@ template <class T, class V> class Tile {
     Tile(const View &view, int64_t inner, const Tile &other)
         : view(view), classes(other.classes), inner(inner), columns(other.columns), at(other.at), limit(nullptr) {}
 
+    // How many rows of scratch do for a call: pixels of an image are read in long runs, which memory likes better, as many
+    // as stay in the second cache.
+    static int64_t width(const Call &call) {
+        if (call.rows.inner != 1 || call.inner == 1) return xent::group;
+        return std::max(xent::group, std::min<int64_t>(128, 20480 / call.classes) / xent::group * xent::group);
+    }
+    // How many of the rows from `first` to `last` to take at once.
+    int64_t run_of(int64_t first, int64_t last) const {
+        const int64_t most = std::min(columns, last - first);
+        if (planar(first, most)) return most;
+        if (!planar(first, xent::group)) return std::min(xent::group, last - first);
+        return std::min(most, (inner - first % inner) / xent::group * xent::group);
+    }
+
     // Do rows lie side by side, as the pixels of an image do?
     bool planar(int64_t first, int64_t count) const {
         return view.inner == 1 && inner > 1 && first % inner + count <= inner;
     }
 
-    void load(int64_t first, int64_t count) {
+    // Rows first ... first + count - 1 of memory, in scratch from `column` on.
+    void load(int64_t first, int64_t count, int64_t column = 0) {
+        Wide *at = this->at + column;
         if (planar(first, count)) {
             const T *from = place(first);
             for (int64_t j = 0; j < classes; j++)
@@ -52,7 +69,8 @@ template <class T, class V> class Tile {
         }
     }
 
-    void store(int64_t first, int64_t count, bool past) const {
+    void store(int64_t first, int64_t count, bool past, int64_t column = 0) const {
+        const Wide *at = this->at + column;
         if (planar(first, count)) {
             T *to = place(first);
             for (int64_t j = 0; j < classes; j++)

@@ -153,7 +153,10 @@ template <class T> class Work {
         const Row<T, D8> row(x, call.classes, facts.peak);
         double top, off;
         if (soft) {
-            row.split(of_q, call.weight, &top, &off);
+            if (sizeof(T) < 8 && near(facts) && !call.weight)
+                Row<T, Floats>(x, call.classes, facts.peak).split_floats(of_q, &top, &off);
+            else
+                row.split(of_q, call.weight, &top, &off);
             pull.add(hard, top, off);
         }
         if (smooth != 0) {
@@ -190,7 +193,7 @@ template <class T> class Work {
         const auto with = [&](auto row) {
             row.difference(to, factor, pull.lone(), entry, hard, of_q, smooth, call.weight, past);
         };
-        if (near(facts) && within(factor) && within(entry) && within(hard) && within(smooth))
+        if (near(facts) && divisible(factor) && within(entry) && within(hard) && within(smooth))
             with(Row<T, Floats>(x, call.classes, facts.peak));
         else
             with(Row<T, D8>(x, call.classes, facts.peak));

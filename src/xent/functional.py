@@ -186,9 +186,10 @@ def _softmax(input: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype
     _check.logits("input", input)
     if dim is None:
         dim = _implicit_dim("log_softmax" if log else "softmax", input.ndim, stacklevel)
-    dim = _check.dim(dim, input.ndim)
-    out = ops.softmax(_plan.rows_of(input, dim), log, dtype or _plan.softmax_dtype(input))
-    return out.reshape(input.shape)
+    dim, dtype = _check.dim(dim, input.ndim), dtype or _plan.softmax_dtype(input)
+    if ops.direct.serves_softmax(input, dtype):
+        return ops.direct.softmax(input, dim, log)
+    return ops.softmax(_plan.rows_of(input, dim), log, dtype).reshape(input.shape)
 
 
 def _implicit_dim(name: str, ndim: int, stacklevel: int) -> int:

@@ -116,8 +116,8 @@ def loss(
 ) -> tuple[float, float]:
     """The sum or mean of ``factors[0] hard + factors[1] smooth`` over the rows, and what a mean divides by.
 
-    On the way, where there is room for it: the loss of each row (float64), its facts `peak` and `rest`, and the gradient
-    of what is returned. All tensors are known to fit; a gradient lies as the rows do.
+    On the way, where there is room for it: the loss of each row (float64), its facts `peak` and `rest`, and the
+    gradient of what is returned. All tensors are known to fit; a gradient lies as the rows do.
     """
     weight = weight_sum = None
     if class_weight is not None:

@@ -18,7 +18,7 @@ from torch.nn import Parameter
 
 from .. import _algebra, _plan
 from ..backends import choose, native, pages
-from .autograd import row_grad
+from .autograd import row_grad, softmax_grad
 
 _op = torch.ops.xent
 
@@ -124,15 +124,16 @@ class _Loss(Function):
 
     @staticmethod
     def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
-        input, *others = ctx.saved_tensors
+        input, target, weight = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None  # never handed out twice
         watched = torch.is_grad_enabled() or not (_unwatched() and _plain(grad)) or is_legacy_batchedtensor(grad)
         if gradient is None or watched or grad.item() != 1:
-            gradient = _gradient(ctx, grad, input, *others, row_grad if watched else native.row_grad)
+            gradient = _gradient(ctx, grad, input, target, weight, row_grad if watched else native.row_grad)
         return gradient if gradient.shape == input.shape else gradient.reshape(input.shape), None
 
 
-_apply = super(Function, _Loss).apply  # Function.apply would look for transforms once more, 2 us
+# Function.apply would look for transforms once more, 2 us.
+_apply: Callable[..., Tensor] = super(Function, _Loss).apply  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _outer_inner(rows: Tensor) -> tuple[int, int]:
@@ -152,3 +153,46 @@ def _gradient(ctx: Any, grad: Tensor, input, target, weight, row_grad: Callable[
     share = share.reshape(shape) if reduction == "none" else share.expand(shape)
     smooth = theirs * share if theirs else None
     return row_grad(rows, target, weight, ignore_index, peak, rest, ours * share, smooth)
+
+
+def serves_softmax(input: Tensor, dtype: torch.dtype) -> bool:
+    """As `serves`, for a softmax that keeps the dtype."""
+    return (
+        not torch.compiler.is_compiling()
+        and _unwatched()
+        and _plain(input)
+        and input.dtype is dtype
+        and choose(_CPU) is native
+        and input.numel() > 0
+    )
+
+
+def softmax(input: Tensor, dim: int, log: bool) -> Tensor:
+    """``p`` or ``log p`` over `dim`; everything has passed the door and `serves_softmax`."""
+    if input.requires_grad and torch.is_grad_enabled():
+        return _apply_softmax(input, dim, log)
+    return native.softmax(_plan.rows_of(input, dim), log, input.dtype)[0].reshape(input.shape)
+
+
+class _Softmax(Function):
+    @staticmethod
+    def forward(ctx: Any, input, dim, log):  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(input)
+        ctx.dim, ctx.log = dim, log
+        out, *ctx.facts = native.softmax(_plan.rows_of(input, dim), log, input.dtype)
+        return out.reshape(input.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (input,) = ctx.saved_tensors
+        rows, slope, (peak, rest) = _plan.rows_of(input, ctx.dim), _plan.rows_of(grad, ctx.dim), ctx.facts
+        watched = torch.is_grad_enabled() or not (_unwatched() and _plain(grad)) or is_legacy_batchedtensor(grad)
+        if ctx.log:  # g - p sum(g) is the gradient of a loss whose attraction is g, negated
+            once = torch.full((), -1.0, dtype=torch.float64, device=_CPU).expand(rest.shape)
+            gradient = (row_grad if watched else native.row_grad)(rows, slope, None, -100, peak, rest, once, None)
+        else:
+            gradient = (softmax_grad if watched else native.softmax_grad)(rows, peak, rest, slope)
+        return gradient.reshape(input.shape), None, None
+
+
+_apply_softmax: Callable[..., Tensor] = super(Function, _Softmax).apply  # pyright: ignore[reportAttributeAccessIssue]

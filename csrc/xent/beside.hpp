@@ -32,8 +32,6 @@ template <class T, class V> class Beside {
     static constexpr int lanes = V::lanes, halves = Numbers::halves;
     static constexpr bool careful = sizeof(T) == 8, carried = sizeof(T) >= 4;
 
-    static constexpr double farthest = infinity;
-
     // `room`: for the exponentials of `lanes` rows, `wide` apart.
     Beside(int64_t classes, Wide *room, int64_t wide, bool past) : size(classes), room(room), wide(wide), past(past) {}
 
@@ -123,7 +121,7 @@ template <class T, class V> class Beside {
             row.difference(out[k], f[k], single[k] == 1, top[k], h[k], target ? q[k] : nullptr, smoothed ? s[k] : 0.0, w, past);
         }, peak);
     }
-    Numbers slopes(V peak, Numbers *rest, Numbers *top, Numbers *off) const {
+    Numbers slopes(V peak, const Numbers &, Numbers *rest, Numbers *top, Numbers *off) const {
         double mass[lanes], on[lanes] = {}, below[lanes] = {}, squares[lanes] = {};
         Wide tops[lanes];
         rest->store(mass), peak.store(tops);

@@ -146,6 +146,14 @@ def weights(weight: Any, shape: str = "(V,)") -> None:
         raise ShapeError(f"weight has shape {tuple(weight.shape)}; expected {shape}, one weight for each class.")
 
 
+def weight_of(weight: Tensor | None, classes: int) -> None:
+    """One weight a class of a head."""
+    if weight is not None and weight.shape != (classes,):
+        raise ShapeError(
+            f"weight has shape {tuple(weight.shape)}; expected ({classes},), one for each class of the head."
+        )
+
+
 def class_weight(weight: Any, input: Tensor) -> None:
     """One weight a class, or none at all."""
     classes = input.shape[_class_dim(input)]
@@ -167,6 +175,97 @@ def same_device(input: Tensor, other: Tensor, name: str) -> None:
             f"input is on {input.device} and {name} on {other.device}; expected one device.\n"
             f"  Pass {name}.to(input.device)."
         )
+
+
+def linear(input: Any, linear_weight: Any, linear_bias: Any, target: Any, weight: Any) -> None:
+    """Hidden states, a head and a target belong together."""
+    logits("input", input)
+    logits("linear_weight", linear_weight)
+    tensor("target", target)
+    if input.ndim == 0 or linear_weight.ndim < 2:
+        raise ShapeError(
+            f"input has shape {tuple(input.shape)} and linear_weight {tuple(linear_weight.shape)}; expected (..., D) "
+            "and (V, D), or (V, d1, ..., dK, D).\n  A head without classes or width has no logits."
+        )
+    if input.shape[-1] != linear_weight.shape[-1]:
+        cure = "input.shape[-1] is the width of linear_weight.shape[-1]"
+        if input.shape[-1] == linear_weight.shape[0] and linear_weight.ndim == 2:
+            cure = "Is the head the other way round? Pass linear_weight.T"
+        raise ShapeError(
+            f"input of shape {tuple(input.shape)} is {input.shape[-1]} wide and linear_weight of shape "
+            f"{tuple(linear_weight.shape)} {linear_weight.shape[-1]}; expected the same.\n  {cure}."
+        )
+    for name, other in (("linear_weight", linear_weight), ("target", target)):
+        same_device(input, other, name)
+    _bias(input, linear_weight, linear_bias)
+    autocast = torch.is_autocast_enabled(input.device.type)
+    for name, other in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
+        if other is not None and other.dtype != input.dtype and not autocast:
+            raise DtypeError(
+                f"input has dtype {input.dtype} and {name} {other.dtype}; expected one dtype outside torch.autocast.\n"
+                f"  Pass {name}.to(input.dtype), or call under torch.autocast."
+            )
+    weights(weight, f"({linear_weight.shape[0]},)")
+    weight_of(weight, linear_weight.shape[0])
+    if weight is not None:
+        same_device(input, weight, "weight")
+
+
+def _bias(input: Tensor, linear_weight: Tensor, bias: Any) -> None:
+    if bias is None:
+        return
+    logits("linear_bias", bias)
+    same_device(input, bias, "linear_bias")
+    if bias.shape != linear_weight.shape[:-1]:
+        raise ShapeError(
+            f"linear_bias has shape {tuple(bias.shape)}; expected {tuple(linear_weight.shape[:-1])}, one for each "
+            f"class of linear_weight of shape {tuple(linear_weight.shape)}.\n  Leave it out if the head has none."
+        )
+
+
+def linear_target(input: Tensor, linear_weight: Tensor, target: Tensor, ignored: int) -> None:
+    """Labels of the shape of `input` without its width, or probabilities with the classes in its place; the further
+    dimensions of the head come last."""
+    lead, (classes, *places) = tuple(input.shape[:-1]), linear_weight.shape[:-1]
+    labels, soft = (*lead, *places), (*lead, classes, *places)
+    if tuple(target.shape) == soft and (soft != labels or target.is_floating_point()):
+        return probabilities(target, target, ignored)
+    if tuple(target.shape) != labels:
+        got = tuple(target.shape)
+        longer = f"The target has {got[-1] - labels[-1]} rows too many" if _longer(got, labels) else ""
+        raise ShapeError(
+            f"target of shape {got} does not fit input of shape {tuple(input.shape)} and linear_weight of shape "
+            f"{tuple(linear_weight.shape)}.\n  Labels need {labels}; class probabilities need {soft}.\n  "
+            + (f"{longer}: for the next token pass target[..., 1:] with input[..., :-1, :]." if longer else _RESHAPE)
+        )
+    if target.dtype not in INTEGERS:
+        raise DtypeError(
+            f"target has dtype {target.dtype}; labels must be integers (any width, signed or not).\n"
+            f"  Pass target.long(); class probabilities need the shape {soft}."
+        )
+    dense("target", target)
+
+
+_RESHAPE = "The target has the shape of input, with the classes of the head, or nothing, in place of the width."
+
+
+def _longer(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
+    return len(got) == len(want) > 0 and got[:-1] == want[:-1] and got[-1] > want[-1]
+
+
+def memory_budget(value: Any) -> int | None:
+    """Bytes, or None for the default."""
+    if value is None:
+        return None
+    size = _integer(value)
+    if size is None:
+        raise ArgumentError(
+            f"memory_budget must be an int, got {type(value).__name__} ({value!r}).\n"
+            f"  It is a number of bytes: 64 * 2**20 for 64 MB, None for the default."
+        )
+    if size <= 0:
+        raise OptionError(f"memory_budget is {size} bytes; expected at least 1.\n  None is the default.")
+    return size
 
 
 def _class_dim(input: Tensor) -> int:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import _algebra
-from .._plan import Plan
+from .._plan import LinearPlan, Plan
 from .autograd import row_terms
 from .rules import times, total
 
@@ -15,8 +15,12 @@ def cross_entropy(plan: Plan) -> Tensor:
     """The loss that `plan` asks for."""
     mixed = plan.smoothing > 0
     hard, smooth, mass = row_terms(plan.rows, plan.target, plan.class_weight, plan.ignore_index, mixed)
-    losses = _algebra.loss(hard, smooth if mixed else None, plan.smoothing, plan.classes)
-    return _reduce(losses, mass, plan)
+    return reduced(hard, smooth if mixed else None, mass, plan)
+
+
+def reduced(hard: Tensor, smooth: Tensor | None, mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
+    """From the terms of the rows to the result."""
+    return _reduce(_algebra.loss(hard, smooth, plan.smoothing, plan.classes), mass, plan)
 
 
 def nll(plan: Plan) -> Tensor:
@@ -32,20 +36,21 @@ def nll(plan: Plan) -> Tensor:
     return _reduce(-times(mass, log_p), mass, plan)
 
 
-def _reduce(losses: Tensor, mass: Tensor, plan: Plan) -> Tensor:
+def _reduce(losses: Tensor, mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
     """torch's three reductions. The mean divides labels' losses by their total weight, and
     probabilities' losses by the number of rows, whatever their weights."""
     if plan.reduction == "none":
         return losses.reshape(plan.shape).to(plan.dtype)
     whole = total(losses.reshape(losses.numel()))
     if plan.reduction == "mean":
-        divisor = _divisor(mass, plan)
+        by = divisor(mass, plan)
         # A mean over nothing is nan, and moves nothing: its gradient is 0.
-        whole = (whole / divisor.where(divisor != 0, 1.0)).where(divisor != 0, float("nan"))
+        whole = (whole / by.where(by != 0, 1.0)).where(by != 0, float("nan"))
     return whole.to(plan.dtype)
 
 
-def _divisor(mass: Tensor, plan: Plan) -> Tensor:
+def divisor(mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
+    """What a mean divides by."""
     if plan.soft:
         return mass.new_tensor(mass.numel() if plan.classes else 0)
     if plan.class_weight is None:

@@ -140,35 +140,32 @@ template <class T, class V> class Across {
             return smoothed ? fma(zero - smooth.half[h], weight, g) : g;
         });
     }
-    // g at the first class at the peak.
-    V at_peak(V peak) const {
-        V found = V::of(0);
-        for (int64_t j = size - 1; j >= 0; j--) found = select(equal(logit(j), peak), V::load(of_g + j * step), found);
-        return found;
-    }
-    // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others: see Row::slopes.
-    void slopes(V peak, const Numbers &origin, Numbers *top, Numbers *off) const {
+    // As Row::slopes.
+    Numbers slopes(V peak, Numbers *rest, Numbers *top, Numbers *off) const {
         const Distance<V, carried> distance(peak);
+        const D8 zero = D8::of(0), one = D8::of(1), down = D8::of(1 / lift<V>);
         Sum<careful> on[halves], below[halves];
+        Numbers mass, peaks;
+        for (int h = 0; h < halves; h++) mass.half[h] = peaks.half[h] = zero;
+        V squares = V::of(0);
         for (int64_t j = 0; j < size; j++) {
             V low;
-            const V d = distance(logit(j), &low);
-            const Numbers e = widen_lanes(exp_lifted(d, low)), slope = widen_lanes(V::load(of_g + j * step));
+            const V d = distance(logit(j), &low), g = V::load(of_g + j * step);
+            const Numbers e = widen_lanes(exp_lifted(d, low)), slope = widen_lanes(g), apart = widen_lanes(d);
+            if (halves == 2) squares = fma(g, g, squares);
             for (int h = 0; h < halves; h++) {
-                const D8 zero = D8::of(0), term = e.half[h] * (slope.half[h] - origin.half[h]);
-                if (halves == 2) {
-                    below[h].add(term);
-                    continue;
-                }
-                const D8 asked = select(equal(e.half[h], zero), zero, term);
-                const auto level = equal(widen_lanes(d).half[h], zero);
-                on[h].add(select(level, asked, zero)), below[h].add(select(level, zero, asked));
+                const auto level = equal(apart.half[h], zero);
+                const D8 other = select(level, zero, e.half[h]), term = other * slope.half[h];
+                on[h].add(select(level, slope.half[h], zero));
+                below[h].add(halves == 2 ? term : select(equal(other, zero), zero, term));
+                mass.half[h] = mass.half[h] + other, peaks.half[h] = peaks.half[h] + select(level, one, zero);
             }
         }
         for (int h = 0; h < halves; h++) {
-            top->half[h] = on[h].lanes() * D8::of(1 / lift<V>);
-            off->half[h] = below[h].lanes() * D8::of(1 / lift<V>);
+            top->half[h] = on[h].lanes(), off->half[h] = below[h].lanes() * down;
+            if (halves == 2) rest->half[h] = fma(mass.half[h], down, peaks.half[h] - one);
         }
+        return widen_lanes(squares);
     }
     // p (g - origin - mean), and `lifted` at the peak of rows where `lone` is 1.
     void softmax_gradient(V peak, const Numbers &rest, const Numbers &origin, const Numbers &mean, const Numbers &lone,

@@ -240,4 +240,16 @@ template <bool careful> struct SumOf<F16, careful> {
     }
 };
 
+// sum e and sum e g of lanes of floats, in double.
+struct Moments {
+    D8 zeroth[2] = {D8::of(0), D8::of(0)}, first[2] = {D8::of(0), D8::of(0)};
+    XENT_INLINE void add(F16 e, F16 g) {
+        const Each<F16> a = widen_lanes(e), b = widen_lanes(g);
+        for (int h = 0; h < 2; h++)
+            zeroth[h] = zeroth[h] + a.half[h], first[h] = fma(a.half[h], b.half[h], first[h]);
+    }
+    double mass() const { return sum_of(zeroth[0] + zeroth[1]); }
+    double moment() const { return sum_of(first[0] + first[1]); }
+};
+
 }  // namespace XENT_ISA

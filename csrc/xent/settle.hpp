@@ -245,18 +245,27 @@ template <class T, class Kernel> class Settle {
 
     bool differentiate_softmax() {
         peak = narrow(facts(call.peak)), rest = facts(call.rest);
-        // a common offset would eat a float exp's digits
-        const Numbers origin = sizeof(T) < 8 ? widen_lanes(logits.at_peak(peak)) : same(0);
         const D8 zero = D8::of(0), one = D8::of(1);
-        Numbers top, others, mean, lifted, lone;
-        logits.slopes(peak, origin, &top, &others);
+        Numbers same_rest = rest, top, others, origin, mean, lifted, lone;
+        Numbers squares = logits.slopes(peak, &same_rest, &top, &others);
+        // The mean slope in two parts, so that what slopes differ by does not drown in what they have in common: that of
+        // a lone peak and the distance from it, which is the peak's own entry, or what a lane holds and what it does not.
         for (int h = 0; h < halves; h++) {
-            const D8 r = rest.half[h], mass = one + r;
-            mean.half[h] = divided(top.half[h] + others.half[h], mass);
-            lifted.half[h] = divided(divided(top.half[h] * r - others.half[h], mass), mass);
-            lone.half[h] = select(at_least(r, one), zero, one);
+            const D8 r = same_rest.half[h], mass = one + r;
+            lone.half[h] = select(at_least(rest.half[h], one), zero, one);
+            origin.half[h] = divided(top.half[h] + others.half[h], mass);
+            mean.half[h] = divided(others.half[h] - top.half[h] * r, mass);
+            lifted.half[h] = divided(zero - mean.half[h], mass);
+            squares.half[h] = squares.half[h] * D8::of(0x1p-40);
         }
-        const bool some = flag() | (sizeof(T) < 8 && (flag(mean, 0) | flag(origin, 0)));
+        const Numbers held = widen_lanes(narrow(origin));
+        for (int h = 0; h < halves; h++) {
+            const D8 whole = origin.half[h], finite = select(equal(whole - whole, zero), one, zero);
+            const auto single = equal(lone.half[h] * finite, one);
+            origin.half[h] = select(single, top.half[h], select(equal(finite, one), held.half[h], zero));
+            mean.half[h] = select(single, mean.half[h], whole - origin.half[h]);
+        }
+        const bool some = flag() | flag(squares, 0);
         logits.softmax_gradient(peak, rest, origin, mean, lone, lifted);
         return some;
     }

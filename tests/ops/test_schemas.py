@@ -42,7 +42,7 @@ SOFT = rows(4, 5).softmax(1)
 FACTOR, NO_FACTOR = torch.rand(4, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
 HEADS = [
     (HIDDEN, HEAD, None, LABELS, None, -100, False, None),
-    (HIDDEN.bfloat16(), HEAD.bfloat16(), SHIFT.bfloat16(), LABELS.int(), WEIGHT, 2, True, 64),
+    (HIDDEN.bfloat16(), HEAD.bfloat16(), SHIFT.bfloat16(), LABELS.clamp_min(0).int(), WEIGHT, 2, True, 64),
     (HIDDEN.double(), HEAD.double(), SHIFT.double(), SOFT, WEIGHT.double(), -100, True, None),
     (HIDDEN[:0], HEAD, SHIFT, LABELS[:0], None, -100, False, None),
 ]

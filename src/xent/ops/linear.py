@@ -232,8 +232,11 @@ def _derived_otherwise(plan: LinearPlan) -> bool:
 
 
 def _of_place(plan: LinearPlan, k: int):
-    bias = None if plan.bias is None else plan.bias[:, k]
-    return plan.hidden, plan.weight[:, k], bias, plan.target[..., k]
+    """One head; of a single one every view can be undone without a copy of its gradient, unlike a selection."""
+    weight, bias, target = plan.weight, plan.bias, plan.target[..., k]
+    if weight.shape[1] == 1:
+        return plan.hidden, weight.squeeze(1), None if bias is None else bias.squeeze(1), target
+    return plan.hidden, weight[:, k], None if bias is None else bias[:, k], target
 
 
 def _terms_written_out(plan: LinearPlan, k: int):

@@ -213,5 +213,11 @@ def tiles(
     return Tiles(min(high, rows), wide, own + wide * sums + min(high, rows) * (wide + 64) * size)
 
 
+def least(rows: int, classes: int, dtype: torch.dtype) -> Tiles:
+    """One block. Enough where no gradient is made: logits that are not needed again stay near the cache."""
+    high, wide = min(rows, block_rows(dtype)), min(classes, CLASSES)
+    return Tiles(high, wide, high * (wide + 64) * dtype.itemsize)
+
+
 def _up(value: int, step: int) -> int:
     return -(-value // step) * step

@@ -52,24 +52,21 @@ def run(
 ) -> tuple[RowSummary, Gradients]:
     """The facts of each row, ``(N,)``, if they are not given; and with `factors` the wanted gradients."""
     (rows, width), classes = head.hidden.shape, head.weight.shape[0]
-    wanted = wanted if factors is not None else [False] * 3
+    if factors is None:
+        tiles = _plan.least(rows, classes, head.hidden.dtype)
+        return _facts_of(head, tiles, _room(head.hidden, tiles, classes), mixed), (None, None, None)
     tiles = _plan.tiles(rows, classes, width, head.hidden.dtype, budget, head.soft, wanted[1])
     room = _room(head.hidden, tiles, classes)
     if facts is None and tiles.classes < classes:
-        facts = _facts_by_classes(head, tiles, room, mixed)
-    sums = _Sums(head, tiles, wanted)
-    found = []
+        facts = _facts_of(head, tiles, room, mixed)
+    sums, found = _Sums(head, tiles, wanted), []
     for columns in _steps(classes, tiles.classes):
         for at in _steps(rows, tiles.rows):
-            tile = _logits(head, at, columns, room)
-            if facts is None:
-                found.append(_join(head, at, [_Part(head, at, columns, tile, mixed)], mixed))
-            if factors is not None:
-                known = RowSummary(*(fact[at] for fact in facts)) if facts is not None else found[-1]
-                sums.add(at, columns, _pull(head, at, columns, room, tile, known, factors))
-    if facts is None:
-        facts = RowSummary(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-    return facts, sums.finished()
+            seen = None if facts else _Facts(head, at, mixed)
+            tile = _logits(head, at, columns, room, seen)
+            found.append(RowSummary(*(fact[at] for fact in facts)) if facts else seen.merged())
+            sums.add(at, columns, _pull(head, at, columns, room, tile, found[-1], factors))
+    return facts or _together(found), sums.finished()
 
 
 def _steps(size: int, step: int, start: int = 0) -> Iterator[slice]:
@@ -83,56 +80,63 @@ def _room(hidden: Tensor, tiles: Tiles, classes: int) -> Tensor:
     return pages.empty_like(hidden.new_empty(1).expand(tiles.rows, width))
 
 
-def _logits(head: Head, rows: slice, columns: slice, room: Tensor) -> Tensor:
-    """``hidden @ weight.T + bias`` of a tile, in blocks of one shape."""
+def _logits(head: Head, rows: slice, columns: slice, room: Tensor, seen: "_Facts | None" = None) -> Tensor:
+    """``hidden @ weight.T + bias`` of a tile, in blocks of one shape; their facts while they are in the cache."""
     tile = room[: rows.stop - rows.start, : columns.stop - columns.start]
-    for c in _steps(tile.shape[1], CLASSES):
-        weight = head.weight[columns][c].T
-        for r in _steps(tile.shape[0], _plan.block_rows(tile.dtype)):
-            hidden = head.hidden[rows][r]
+    for c in _steps(columns.stop - columns.start, CLASSES, columns.start):
+        weight = head.weight[c].T
+        for r in _steps(rows.stop - rows.start, _plan.block_rows(tile.dtype), rows.start):
+            block = tile[_within(r, rows), _within(c, columns)]
             if head.bias is None:
-                torch.mm(hidden, weight, out=tile[r, c])
+                torch.mm(head.hidden[r], weight, out=block)
             else:
-                torch.addmm(head.bias[columns][c], hidden, weight, out=tile[r, c])
+                torch.addmm(head.bias[c], head.hidden[r], weight, out=block)
+            if seen is not None:
+                seen.add(r, c, block)
     return tile
 
 
-class _Part:
-    """The facts of a tile, block of CLASSES by block; and the logits of the labels that it holds."""
-
-    def __init__(self, head: Head, rows: slice, columns: slice, tile: Tensor, mixed: bool) -> None:
-        self.facts, self.spans, self.own = [], [], None
-        weight = None if head.class_weight is None else head.class_weight[columns]
-        target = head.target[rows, columns] if head.soft else head.target[rows] - columns.start
-        for c in _steps(tile.shape[1], CLASSES):
-            block = tile[:, c]
-            here, some = (target[:, c].unsqueeze(2), None) if head.soft else self._labels(target - c.start, block)
-            asked = weight[c] if weight is not None and (mixed or head.soft) else None
-            facts = choose(tile.device).row_summary(block.unsqueeze(2), here, asked, -100, mixed)
-            self.facts.append(RowSummary(*(fact.squeeze(1) for fact in facts)))
-            self.spans.append(float(block.shape[1]) if asked is None else asked.to(torch.float64).sum())
-            if some is not None:
-                own = block.gather(1, here.unsqueeze(1)).squeeze(1).to(torch.float64)
-                self.own = own.where(some, 0.0 if self.own is None else self.own)
-
-    @staticmethod
-    def _labels(label: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
-        """Any class in place of a label elsewhere, so that the row is looked at; and whose labels are here."""
-        some = (label >= 0) & (label < block.shape[1])
-        return label.where(some, 0), some
+def _within(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
 
 
-def _join(head: Head, rows: slice, parts: list[_Part], mixed: bool) -> RowSummary:
-    """One summary of whole rows; what a label picks is known only now that the peak is."""
-    spans = [span for part in parts for span in part.spans] if mixed else None
-    whole = summary.merge([facts for part in parts for facts in part.facts], spans)
-    if head.soft:
-        return whole
-    own = torch.zeros_like(whole.peak)
-    for part in parts:
-        own = own + part.own if part.own is not None else own
-    mass = _masses(head, head.target[rows])
-    return whole._replace(mass=mass, picked=(mass * (own - whole.peak)).where(mass != 0, 0.0))
+class _Facts:
+    """The facts of some rows, gathered block by block: all rows of a block of classes, then of the next."""
+
+    def __init__(self, head: Head, rows: slice, mixed: bool) -> None:
+        self.head, self.rows, self.mixed = head, rows, mixed
+        self.parts: list[list[RowSummary]] = []
+        self.spans: list[Tensor | float] = []
+        count = rows.stop - rows.start
+        self.own = torch.zeros(count, dtype=torch.float64, device=head.hidden.device)
+        """The logit of the label of each row."""
+
+    def add(self, rows: slice, columns: slice, block: Tensor) -> None:
+        head = self.head
+        weight = head.class_weight if self.mixed or head.soft else None
+        weight = None if weight is None else weight[columns]
+        if rows.start == self.rows.start:
+            self.parts.append([])
+            self.spans.append(float(block.shape[1]) if weight is None else weight.to(torch.float64).sum())
+        if head.soft:
+            target = head.target[rows, columns].unsqueeze(2)
+        else:  # any class in place of a label elsewhere, so that the row is looked at
+            label = head.target[rows] - columns.start
+            here = (label >= 0) & (label < block.shape[1])
+            target = label.where(here, 0)
+            at, own = _within(rows, self.rows), block.gather(1, target.unsqueeze(1)).squeeze(1)
+            self.own[at] = own.to(torch.float64).where(here, self.own[at])
+        facts = choose(block.device).row_summary(block.unsqueeze(2), target, weight, -100, self.mixed)
+        self.parts[-1].append(RowSummary(*(fact.squeeze(1) for fact in facts)))
+
+    def merged(self) -> RowSummary:
+        """Of whole rows; what a label picks is known only now that the peak is."""
+        parts = [RowSummary(*map(torch.cat, zip(*of_rows, strict=True))) for of_rows in self.parts]
+        whole = summary.merge(parts, self.spans if self.mixed else None)
+        if self.head.soft:
+            return whole
+        mass = _masses(self.head, self.head.target[self.rows])
+        return whole._replace(mass=mass, picked=(mass * (self.own - whole.peak)).where(mass != 0, 0.0))
 
 
 def _masses(head: Head, labels: Tensor) -> Tensor:
@@ -141,14 +145,19 @@ def _masses(head: Head, labels: Tensor) -> Tensor:
     return head.class_weight.to(torch.float64)[labels]
 
 
-def _facts_by_classes(head: Head, tiles: Tiles, room: Tensor, mixed: bool) -> RowSummary:
+def _facts_of(head: Head, tiles: Tiles, room: Tensor, mixed: bool) -> RowSummary:
+    """Of all rows, from tiles of some classes."""
     found = []
     for at in _steps(head.hidden.shape[0], tiles.rows):
-        parts = []
+        seen = _Facts(head, at, mixed)
         for columns in _steps(head.weight.shape[0], tiles.classes):
-            parts.append(_Part(head, at, columns, _logits(head, at, columns, room), mixed))
-        found.append(_join(head, at, parts, mixed))
-    return RowSummary(*(torch.cat(facts) for facts in zip(*found, strict=True)))
+            _logits(head, at, columns, room, seen)
+        found.append(seen.merged())
+    return _together(found)
+
+
+def _together(found: list[RowSummary]) -> RowSummary:
+    return RowSummary(*map(torch.cat, zip(*found, strict=True)))
 
 
 def _pull(

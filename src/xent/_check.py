@@ -77,6 +77,57 @@ def reduction(value: Any) -> str:
     return value
 
 
+def token_weight(value: Any, shape: torch.Size, input: Tensor) -> None:
+    """A real number for each row, or none at all."""
+    if value is None:
+        return
+    tensor("token_weight", value)
+    dense("token_weight", value)
+    if value.dtype.is_complex or (value.is_floating_point() and value.dtype not in LOGITS):
+        raise DtypeError(f"token_weight has dtype {value.dtype}; expected real numbers of 16 bits or more.")
+    if value.shape != shape:
+        raise ShapeError(
+            f"token_weight has shape {tuple(value.shape)}; expected {tuple(shape)}, that of the labels: one for each "
+            "row.\n  One for each class is weight."
+        )
+    same_device(input, value, "token_weight")
+
+
+def num_items(value: Any, reduction: str) -> Tensor | None:
+    """A number that is at least 0, in float64; it takes the place of a mean's divisor."""
+    if value is None:
+        return None
+    if reduction != "mean":
+        raise OptionError(
+            f"num_items divides a mean; with reduction={reduction!r} nothing is divided.\n  Leave it out."
+        )
+    if isinstance(value, Tensor):
+        if value.numel() != 1 or value.dtype.is_complex:
+            raise ShapeError(f"num_items has shape {tuple(value.shape)} and dtype {value.dtype}; expected one number.")
+        return value.detach().reshape(()).to(torch.float64)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ArgumentError(f"num_items must be a number or a tensor of one, got {type(value).__name__} ({value!r}).")
+    if not 0.0 <= float(value) < math.inf:
+        raise OptionError(f"num_items is {value}; expected how many rows the mean is over, in all batches that add up.")
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+def all_ignored(value: Any) -> float:
+    """What a mean over no rows is: torch's nan, or 0."""
+    if value not in ("nan", "zero"):
+        raise OptionError(f"{value!r} is not a valid value for all_ignored; expected 'nan' (as torch) or 'zero'.")
+    return math.nan if value == "nan" else 0.0
+
+
+def result_dtype(value: Any) -> torch.dtype | None:
+    """A float dtype for the loss, or None for torch's choice."""
+    if value is not None:
+        dtype(value)
+        if value not in LOGITS:
+            raise DtypeError(f"dtype={value} is none for a loss; expected float64, float32, bfloat16 or float16.")
+    return value
+
+
 def ignore_index(value: Any) -> int:
     """One integer; torch has no way to say "none", and neither have we."""
     index = _integer(value)

@@ -10,6 +10,28 @@ from . import _check
 
 
 @dataclass(frozen=True, slots=True)
+class Sums:
+    """How the losses of the rows become the result."""
+
+    reduction: str
+    token_weight: Tensor | None = None
+    """A factor of each row, in the shape of the labels."""
+    num_items: Tensor | None = None
+    """What a mean divides by in place of the weight of its rows; float64."""
+    all_ignored: float = math.nan
+    """A mean over nothing."""
+    dtype: torch.dtype | None = None
+    """Of the result, where it is not the one that torch gives it."""
+
+
+def sums(input: Tensor, shape, reduction: str, token_weight, num_items, all_ignored, dtype) -> Sums:
+    """Ask and settle; `shape` is that of the labels."""
+    _check.token_weight(token_weight, shape, input)
+    items, nothing = _check.num_items(num_items, reduction), _check.all_ignored(all_ignored)
+    return Sums(reduction, token_weight, items, nothing, _check.result_dtype(dtype))
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One cross-entropy call: rows laid out, options settled."""
 
@@ -21,11 +43,15 @@ class Plan:
     """``(V,)``, any real dtype."""
     ignore_index: int
     smoothing: float
-    reduction: str
+    sums: Sums
     shape: torch.Size
     """Of the loss before reduction."""
     dtype: torch.dtype
     """Of the result; the arithmetic in between is wider."""
+
+    @property
+    def reduction(self) -> str:
+        return self.sums.reduction
 
     @property
     def classes(self) -> int:
@@ -53,7 +79,7 @@ def loss(
     target: Tensor,
     weight: Tensor | None,
     ignore_index: int,
-    reduction: str,
+    sums: Sums,
     label_smoothing: float = 0.0,
 ) -> Plan:
     """Settle one call; `input` and `target` have passed the door."""
@@ -68,9 +94,9 @@ def loss(
         class_weight=weight,
         ignore_index=ignore_index,
         smoothing=label_smoothing,
-        reduction=reduction,
+        sums=sums,
         shape=shape,
-        dtype=result_dtype(input, target if soft else None, weight),
+        dtype=sums.dtype or result_dtype(input, target if soft else None, weight),
     )
 
 
@@ -125,7 +151,7 @@ class LinearPlan:
     class_weight: Tensor | None
     ignore_index: int
     smoothing: float
-    reduction: str
+    sums: Sums
     shape: torch.Size
     dtype: torch.dtype
     budget: int | None
@@ -146,7 +172,7 @@ def linear(
     target: Tensor,
     weight: Tensor | None,
     ignore_index: int,
-    reduction: str,
+    sums: Sums,
     label_smoothing: float,
     budget: int | None,
 ) -> LinearPlan:
@@ -168,9 +194,9 @@ def linear(
         class_weight=weight,
         ignore_index=ignore_index,
         smoothing=label_smoothing,
-        reduction=reduction,
+        sums=sums,
         shape=lead + places,
-        dtype=result_dtype(input, target if soft else None, weight),
+        dtype=sums.dtype or result_dtype(input, target if soft else None, weight),
         budget=budget,
     )
 

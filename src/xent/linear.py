@@ -1,5 +1,6 @@
 """The loss of a linear head, from hidden states, without the logits."""
 
+import torch
 from torch import Tensor
 
 from . import _check, _plan, ops
@@ -15,6 +16,10 @@ def linear_cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    token_weight: Tensor | None = None,
+    num_items: int | float | Tensor | None = None,
+    all_ignored: str = "nan",
+    dtype: torch.dtype | None = None,
     memory_budget: int | None = None,
 ) -> Tensor:
     r"""Cross-entropy of the logits ``input @ linear_weight.T + linear_bias``, which never exist as a whole, in nats.
@@ -24,7 +29,7 @@ def linear_cross_entropy(
     The logits are made and used a tile at a time, in the dtype that :func:`torch.nn.functional.linear` gives them.
     A mean or a sum makes the gradients in the forward pass, with three matrix products; ``reduction='none'``, a
     second backward pass and float16 make the logits twice. Without a gradient there is one product. Ignored rows cost
-    none.
+    none. `token_weight`, `num_items`, `all_ignored` and `dtype` are those of :func:`cross_entropy`.
 
     Shape:
         `input` ``(..., D)`` of any leading dimensions, ``N`` rows in all; `linear_weight` ``(V, D)`` or
@@ -67,5 +72,7 @@ def linear_cross_entropy(
     _check.linear_target(input, linear_weight, target, ignored)
     reduction, smoothing = _check.reduction(reduction), _check.label_smoothing(label_smoothing)
     budget = _check.memory_budget(memory_budget)
-    plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, reduction, smoothing, budget)
+    shape = input.shape[:-1] + linear_weight.shape[1:-1]
+    sums = _plan.sums(input, shape, reduction, token_weight, num_items, all_ignored, dtype)
+    plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget)
     return ops.linear.cross_entropy(plan)

@@ -145,9 +145,10 @@ class _Terms(Function):
         gradients, ctx.gradients = ctx.gradients, None  # never handed out twice
         wanted = list(ctx.needs_input_grad[:3])
         multiple = _multiple(ctx.expected, (hard, smooth))
-        if gradients is None or multiple is None:
-            gradients = _ops.linear_grad(*head, *ctx.rest, *ctx.facts, hard, smooth, wanted)
-        elif multiple != 1.0:
+        if gradients is None or multiple is None:  # a second pass has the bits of the first
+            factors = (hard, smooth) if multiple is None else ctx.expected
+            gradients = _ops.linear_grad(*head, *ctx.rest, *ctx.facts, *factors, wanted)
+        if multiple is not None and multiple != 1.0:
             gradients = [gradient.mul_(multiple) for gradient in gradients]
         return *(g if want else None for g, want in zip(gradients, wanted, strict=True)), None, None
 
@@ -195,7 +196,8 @@ def _multiple(expected, factors) -> float | None:
     """The number that `expected` was multiplied by, if it was one, up to the rounding of float64."""
     if expected is None or len(expected[0]) == 0:
         return None
-    scale = (factors[0][0] / expected[0][0]).item()
+    most = expected[0].abs().argmax()
+    scale = (factors[0][most] / expected[0][most]).item()
     for want, got in zip(expected, factors, strict=True):
         if want is not None and not ((got - scale * want).abs() <= 1e-15 * (scale * want).abs()).all():
             return None
@@ -264,7 +266,7 @@ def _expected(plan: LinearPlan, target: Tensor) -> tuple[Tensor, Tensor | None] 
     wanted = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (plan.hidden, plan.weight, plan.bias)
     )
-    if plan.reduction == "none" or not wanted or plan.weight.shape[1] > 1 or plan.hidden.dtype is torch.float16:
+    if plan.sums.reduction == "none" or not wanted or plan.weight.shape[1] > 1 or plan.hidden.dtype is torch.float16:
         return None
     one = torch.ones(target.shape[0], dtype=torch.float64, device=target.device)
     mass = one
@@ -273,11 +275,13 @@ def _expected(plan: LinearPlan, target: Tensor) -> tuple[Tensor, Tensor | None] 
         mass = one.where(label >= 0, 0.0)
         if plan.class_weight is not None and plan.classes:
             mass = mass * plan.class_weight.to(torch.float64)[label.clamp_min(0)]
-    share = one
-    if plan.reduction == "mean":
-        divisor = losses.divisor(mass, plan)
+    token = losses.token_weight(plan, mass.shape)
+    token = None if token is None else token.detach()
+    share = one if token is None else token
+    if plan.sums.reduction == "mean":
+        divisor = losses.divisor(mass, token, plan)
         if divisor == 0:
             return None
-        share = one / divisor
+        share = share / divisor
     ours, theirs = _algebra.factors(plan.smoothing, plan.classes)
     return ours * share, theirs * share if plan.smoothing > 0 else None

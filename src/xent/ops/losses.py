@@ -39,18 +39,31 @@ def nll(plan: Plan) -> Tensor:
 def _reduce(losses: Tensor, mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
     """torch's three reductions. The mean divides labels' losses by their total weight, and
     probabilities' losses by the number of rows, whatever their weights."""
-    if plan.reduction == "none":
+    token = token_weight(plan, mass.shape)
+    losses = losses if token is None else times(token, losses)
+    if plan.sums.reduction == "none":
         return losses.reshape(plan.shape).to(plan.dtype)
     whole = total(losses.reshape(losses.numel()))
-    if plan.reduction == "mean":
-        by = divisor(mass, plan)
-        # A mean over nothing is nan, and moves nothing: its gradient is 0.
-        whole = (whole / by.where(by != 0, 1.0)).where(by != 0, float("nan"))
+    if plan.sums.reduction == "mean":
+        by = divisor(mass, token, plan)
+        # A mean over nothing moves nothing: its gradient is 0.
+        whole = (whole / by.where(by != 0, 1.0)).where(by != 0, plan.sums.all_ignored)
     return whole.to(plan.dtype)
 
 
-def divisor(mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
+def token_weight(plan: Plan | LinearPlan, shape: torch.Size) -> Tensor | None:
+    """In float64 and in the shape of the rows' facts."""
+    token = plan.sums.token_weight
+    return None if token is None else token.to(torch.float64).reshape(shape)
+
+
+def divisor(mass: Tensor, token: Tensor | None, plan: Plan | LinearPlan) -> Tensor:
     """What a mean divides by."""
+    if plan.sums.num_items is not None:
+        return plan.sums.num_items.to(mass.device)
+    if token is not None:
+        mass = token if plan.soft else times(mass, token)
+        return total(mass.reshape(mass.numel()))
     if plan.soft:
         return mass.new_tensor(mass.numel() if plan.classes else 0)
     if plan.class_weight is None:

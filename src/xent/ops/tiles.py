@@ -64,7 +64,7 @@ def run(
         for at in _steps(rows, tiles.rows):
             seen = None if facts else _Facts(head, at, mixed)
             tile = _logits(head, at, columns, room, seen)
-            found.append(RowSummary(*(fact[at] for fact in facts)) if facts else seen.merged())
+            found.append(seen.merged() if seen else RowSummary(*(fact[at] for fact in facts or ())))
             sums.add(at, columns, _pull(head, at, columns, room, tile, found[-1], factors))
     return facts or _together(found), sums.finished()
 

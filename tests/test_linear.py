@@ -1,6 +1,7 @@
 """linear_cross_entropy: the loss of logits that are never all there, at any budget, and every derivative of it."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import xent
 from tests import cases, oracle
 from xent import _plan
+from xent.ops import tiles as tiles_module
 
 TIGHT, TILED, ROOMY = 1, 40 << 20, None
 """One block at a time; a few; all logits at once."""
@@ -384,6 +386,38 @@ def test_autocast_is_that_of_linear():
     assert_close(loss, want, rtol=1e-6, atol=0)
     grads = torch.autograd.grad(loss, leaves)
     assert [g.dtype for g in grads] == [torch.bfloat16, torch.float32]
+
+
+# -- the plan ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [None, 20 << 20, 100 << 20])
+@pytest.mark.parametrize(
+    ("reduction", "dtype"), [("mean", torch.float32), ("none", torch.float32), ("sum", torch.bfloat16)]
+)
+def test_the_plan_is_what_happens(budget, reduction, dtype, monkeypatch):
+    hidden, weight, target, _ = random_head(_plan.block_rows(dtype) + 77, 8, 20_001, dtype, False, False)
+    hidden.requires_grad_(), weight.requires_grad_()
+    plan = xent.plan(hidden, weight, reduction=reduction, memory_budget=budget)
+    counted, makes = [], tiles_module._logits
+    monkeypatch.setattr(tiles_module, "_logits", lambda *a: (counted.append(makes(*a).shape), makes(*a))[1])
+    xent.linear_cross_entropy(hidden, weight, target, reduction=reduction, memory_budget=budget).sum().backward()
+    assert sum(math.prod(shape) for shape in counted) == (plan.products - 2) * hidden.shape[0] * 20_001
+    assert (plan.rows, plan.classes) in [tuple(shape) for shape in counted]
+    assert plan.logits == hidden.shape[0] * 20_001 * dtype.itemsize
+    with torch.no_grad():
+        assert xent.plan(hidden, weight).products == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rows", [100, 3000, 20_000])
+@pytest.mark.parametrize("classes", [100, 9000, 128_259])
+def test_a_budget_is_kept_down_to_the_least_tile(dtype, rows, classes):
+    least = None
+    for budget in (1, 64 << 20, 256 << 20, 1 << 30, 8 << 30):
+        size = _plan.tiles(rows, classes, 64, dtype, budget, False, True).bytes
+        least = size if least is None else least
+        assert size <= max(budget, least)
 
 
 # -- refusals --------------------------------------------------------------------------------------

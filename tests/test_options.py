@@ -104,6 +104,47 @@ def test_they_compose_with_transforms_and_second_derivatives(loss):
     assert_close(torch.func.grad(f, 2)(hidden, weight, token), torch.autograd.grad(f(hidden, weight, token), token)[0])
 
 
+@pytest.mark.parametrize("label", [torch.int64, torch.uint8], ids=str)
+@pytest.mark.parametrize("shift", [0, 1, 2, 5, 9])
+def test_shift_asks_for_a_later_token(label, shift):
+    hidden, head = torch.randn(2, 5, 4), torch.randn(7, 4)
+    target, token = torch.randint(7, (2, 5)).to(label), torch.rand(2, 5)
+    later = F.pad(target.long()[:, shift:], (0, min(shift, 5)), value=-100)
+    weights = F.pad(token[:, shift:], (0, min(shift, 5)))
+    want = weights * F.cross_entropy((hidden @ head.T).mT, later, reduction="none")
+    options = {"token_weight": token, "shift": shift, "reduction": "none"}
+    assert_close(xent.linear_cross_entropy(hidden, head, target, **options), want)
+    assert_close(xent.cross_entropy(hidden @ head.T, target, dim=-1, **options), want)
+    mean = F.cross_entropy((hidden @ head.T).mT, later)
+    assert_close(xent.linear_cross_entropy(hidden, head, target, shift=shift), mean, equal_nan=True)
+    assert_close(xent.cross_entropy(hidden @ head.T, target, dim=2, shift=shift), mean, equal_nan=True)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1, -4])
+@pytest.mark.parametrize("soft", [False, True])
+def test_classes_on_any_dimension(dim, soft):
+    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    classes = logits.movedim(dim, 1)
+    labels = torch.randint(classes.shape[1], (classes.shape[0], *classes.shape[2:]))
+    target, theirs = labels, labels
+    if soft:
+        target = torch.randn_like(logits).softmax(dim)
+        theirs = target.movedim(dim, 1)
+    assert_same(xent.cross_entropy(logits, target, dim=dim), F.cross_entropy(classes, theirs), (logits,))
+    one = torch.randn(5)
+    assert xent.cross_entropy(one, torch.tensor(2), dim=0) == xent.cross_entropy(one, torch.tensor(2))
+
+
+def test_dims_and_shifts_that_are_none():
+    logits, target = torch.randn(2, 3), torch.tensor([0, 1])
+    with pytest.raises(xent.DimError, match="dim 2 is out of range"):
+        xent.cross_entropy(logits, target, dim=2)
+    with pytest.raises(xent.ArgumentError, match="shift must be an int of at least 0, got float"):
+        xent.cross_entropy(logits, target, shift=1.0)
+    with pytest.raises(xent.OptionError, match="shift=1 moves labels"):
+        xent.cross_entropy(logits, logits.softmax(1), shift=1)
+
+
 def test_of_maps_and_dimensional_heads():
     logits, target = torch.randn(2, 5, 3), torch.randint(5, (2, 3))
     token = torch.rand(2, 3)

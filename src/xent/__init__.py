@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .functional import nll_loss as nll_loss
     from .functional import softmax as softmax
     from .linear import linear_cross_entropy as linear_cross_entropy
+    from .linear import plan as plan
     from .modules import CrossEntropyLoss as CrossEntropyLoss
     from .modules import LinearCrossEntropyLoss as LinearCrossEntropyLoss
     from .modules import LogSoftmax as LogSoftmax
@@ -42,7 +43,7 @@ _HOMES = {
         "XentError"
     ),
     "functional": "cross_entropy log_softmax nll_loss softmax",
-    "linear": "linear_cross_entropy",
+    "linear": "linear_cross_entropy plan",
     "modules": "CrossEntropyLoss LinearCrossEntropyLoss LogSoftmax NLLLoss Softmax",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -112,6 +112,19 @@ def num_items(value: Any, reduction: str) -> Tensor | None:
     return torch.tensor(float(value), dtype=torch.float64)
 
 
+def shift(value: Any, target: Tensor) -> int:
+    """By how many places labels move to the front of their last dimension."""
+    by = _integer(value)
+    if by is None or by < 0:
+        raise ArgumentError(f"shift must be an int of at least 0, got {type(value).__name__} ({value!r}).")
+    if by and (target.ndim == 0 or target.is_floating_point()):
+        raise OptionError(
+            f"shift={by} moves labels along their last dimension; target has shape {tuple(target.shape)} and dtype "
+            f"{target.dtype}.\n  Class probabilities are moved by the caller."
+        )
+    return by
+
+
 def all_ignored(value: Any) -> float:
     """What a mean over no rows is: torch's nan, or 0."""
     if value not in ("nan", "zero"):
@@ -230,22 +243,8 @@ def same_device(input: Tensor, other: Tensor, name: str) -> None:
 
 def linear(input: Any, linear_weight: Any, linear_bias: Any, target: Any, weight: Any) -> None:
     """Hidden states, a head and a target belong together."""
-    logits("input", input)
-    logits("linear_weight", linear_weight)
+    head(input, linear_weight)
     tensor("target", target)
-    if input.ndim == 0 or linear_weight.ndim < 2:
-        raise ShapeError(
-            f"input has shape {tuple(input.shape)} and linear_weight {tuple(linear_weight.shape)}; expected (..., D) "
-            "and (V, D), or (V, d1, ..., dK, D).\n  A head without classes or width has no logits."
-        )
-    if input.shape[-1] != linear_weight.shape[-1]:
-        cure = "input.shape[-1] is the width of linear_weight.shape[-1]"
-        if input.shape[-1] == linear_weight.shape[0] and linear_weight.ndim == 2:
-            cure = "Is the head the other way round? Pass linear_weight.T"
-        raise ShapeError(
-            f"input of shape {tuple(input.shape)} is {input.shape[-1]} wide and linear_weight of shape "
-            f"{tuple(linear_weight.shape)} {linear_weight.shape[-1]}; expected the same.\n  {cure}."
-        )
     for name, other in (("linear_weight", linear_weight), ("target", target)):
         same_device(input, other, name)
     _bias(input, linear_weight, linear_bias)
@@ -260,6 +259,25 @@ def linear(input: Any, linear_weight: Any, linear_bias: Any, target: Any, weight
     weight_of(weight, linear_weight.shape[0])
     if weight is not None:
         same_device(input, weight, "weight")
+
+
+def head(input: Any, linear_weight: Any) -> None:
+    """Hidden states as wide as the head."""
+    logits("input", input)
+    logits("linear_weight", linear_weight)
+    if input.ndim == 0 or linear_weight.ndim < 2:
+        raise ShapeError(
+            f"input has shape {tuple(input.shape)} and linear_weight {tuple(linear_weight.shape)}; expected (..., D) "
+            "and (V, D), or (V, d1, ..., dK, D).\n  A head without classes or width has no logits."
+        )
+    if input.shape[-1] != linear_weight.shape[-1]:
+        cure = "input.shape[-1] is the width of linear_weight.shape[-1]"
+        if input.shape[-1] == linear_weight.shape[0] and linear_weight.ndim == 2:
+            cure = "Is the head the other way round? Pass linear_weight.T"
+        raise ShapeError(
+            f"input of shape {tuple(input.shape)} is {input.shape[-1]} wide and linear_weight of shape "
+            f"{tuple(linear_weight.shape)} {linear_weight.shape[-1]}; expected the same.\n  {cure}."
+        )
 
 
 def _bias(input: Tensor, linear_weight: Tensor, bias: Any) -> None:

@@ -24,10 +24,12 @@ class Sums:
     """Of the result, where it is not the one that torch gives it."""
 
 
-def sums(input: Tensor, shape, reduction: str, token_weight, num_items, all_ignored, dtype) -> Sums:
+def sums(input: Tensor, shape, reduction: str, token_weight, num_items, all_ignored, dtype, shift: int = 0) -> Sums:
     """Ask and settle; `shape` is that of the labels."""
     _check.token_weight(token_weight, shape, input)
     items, nothing = _check.num_items(num_items, reduction), _check.all_ignored(all_ignored)
+    if shift and token_weight is not None:
+        token_weight = moved(token_weight, shift, 0)
     return Sums(reduction, token_weight, items, nothing, _check.result_dtype(dtype))
 
 
@@ -61,6 +63,14 @@ class Plan:
     def soft(self) -> bool:
         """Is the target a distribution over the classes?"""
         return self.target.is_floating_point()
+
+
+def moved(values: Tensor, shift: int, fill: int | float) -> Tensor:
+    """Values that stand `shift` places further to the front of the last dimension, and `fill` behind them."""
+    if not values.is_floating_point():
+        values = values.to(torch.int64)  # `fill` may be negative
+    shift = min(shift, values.shape[-1])
+    return torch.cat([values[..., shift:], values.new_full((*values.shape[:-1], shift), fill)], -1)
 
 
 def rows_of(input: Tensor, dim: int) -> Tensor:

@@ -1,5 +1,8 @@
 """The loss of a linear head, from hidden states, without the logits."""
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -20,6 +23,7 @@ def linear_cross_entropy(
     num_items: int | float | Tensor | None = None,
     all_ignored: str = "nan",
     dtype: torch.dtype | None = None,
+    shift: int = 0,
     memory_budget: int | None = None,
 ) -> Tensor:
     r"""Cross-entropy of the logits ``input @ linear_weight.T + linear_bias``, which never exist as a whole, in nats.
@@ -29,7 +33,7 @@ def linear_cross_entropy(
     The logits are made and used a tile at a time, in the dtype that :func:`torch.nn.functional.linear` gives them.
     A mean or a sum makes the gradients in the forward pass, with three matrix products; ``reduction='none'``, a
     second backward pass and float16 make the logits twice. Without a gradient there is one product. Ignored rows cost
-    none. `token_weight`, `num_items`, `all_ignored` and `dtype` are those of :func:`cross_entropy`.
+    none. `token_weight`, `num_items`, `all_ignored`, `dtype` and `shift` are those of :func:`cross_entropy`.
 
     Shape:
         `input` ``(..., D)`` of any leading dimensions, ``N`` rows in all; `linear_weight` ``(V, D)`` or
@@ -72,7 +76,80 @@ def linear_cross_entropy(
     _check.linear_target(input, linear_weight, target, ignored)
     reduction, smoothing = _check.reduction(reduction), _check.label_smoothing(label_smoothing)
     budget = _check.memory_budget(memory_budget)
-    shape = input.shape[:-1] + linear_weight.shape[1:-1]
-    sums = _plan.sums(input, shape, reduction, token_weight, num_items, all_ignored, dtype)
+    shape, shift = input.shape[:-1] + linear_weight.shape[1:-1], _check.shift(shift, target)
+    sums = _plan.sums(input, shape, reduction, token_weight, num_items, all_ignored, dtype, shift)
+    if shift:
+        target = _plan.moved(target, shift, ignored)
     plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget)
     return ops.linear.cross_entropy(plan)
+
+
+class HeadPlan(NamedTuple):
+    """What :func:`plan` tells."""
+
+    rows: int
+    """Of a tile of logits."""
+    classes: int
+    """Of a tile of logits."""
+    tiles: int
+    """How many there are one after another, each time the logits are made."""
+    products: int
+    """Matrix products of ``N x D x V``, those of the gradients included."""
+    flops: int
+    """Of these products."""
+    bytes: int
+    """Beside inputs and results: a tile, and float32 sums of 16-bit gradients."""
+    logits: int
+    """Bytes of all logits, which do not exist."""
+
+
+def plan(
+    input: Tensor, linear_weight: Tensor, *, reduction: str = "mean", memory_budget: int | None = None
+) -> HeadPlan:
+    r"""What :func:`linear_cross_entropy` of these tensors would do, before anything runs.
+
+    .. math:: \text{flops} = 2\, N D V \cdot \text{products}
+
+    Shapes and dtypes are looked at, and which of the two requires a gradient; nothing is read, so tensors on the meta
+    device do. Ignored rows are not known here, and counted.
+
+    Shape:
+        `input` ``(..., D)``; `linear_weight` ``(V, D)`` or ``(V, d1, ..., dK, D)``.
+
+    Returns:
+        HeadPlan: `rows` and `classes` of a tile, `tiles`, `products`, `flops`, `bytes`, and the bytes of the `logits`.
+
+    Raises:
+        ShapeError, DtypeError, OptionError, ArgumentError: as :func:`linear_cross_entropy`.
+
+    Source: ``docs/design/linear.md``.
+
+    Example:
+        >>> hidden = torch.empty(8192, 4096, dtype=torch.bfloat16, device="meta", requires_grad=True)
+        >>> head = torch.empty(128_256, 4096, dtype=torch.bfloat16, device="meta", requires_grad=True)
+        >>> plan = xent.plan(hidden, head)
+        >>> plan.rows, plan.classes, plan.tiles, plan.products
+        (2048, 128256, 4, 3)
+        >>> plan.logits // 2**20, plan.bytes // 2**20
+        (2004, 2569)
+        >>> xent.plan(hidden, head, memory_budget=512 << 20).products
+        4
+
+    torch has no twin of it.
+    """
+    _check.head(input, linear_weight)
+    reduction, budget = _check.reduction(reduction), _check.memory_budget(memory_budget)
+    (classes, *places), dtype = linear_weight.shape[:-1], input.dtype
+    rows, width, heads = math.prod(input.shape[:-1]), input.shape[-1], math.prod(places)
+    wanted = torch.is_grad_enabled() * (input.requires_grad + linear_weight.requires_grad)
+    again = False
+    tiles = _plan.least(rows, classes, dtype)
+    if wanted:
+        tiles = _plan.tiles(rows, classes, width, dtype, budget, False, linear_weight.requires_grad)
+        again = reduction == "none" or heads > 1 or dtype is torch.float16 or tiles.classes < classes
+    count = -(-rows // max(tiles.rows, 1)) * -(-classes // max(tiles.classes, 1)) * heads
+    products = 1 + again + wanted
+    flops = 2 * rows * width * classes * heads * products
+    return HeadPlan(
+        tiles.rows, tiles.classes, count, products, flops, tiles.bytes, rows * classes * heads * dtype.itemsize
+    )

@@ -8,7 +8,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "xent"
 
 FLOORS = [
     {"errors"},
-    {"_check", "_plan", "_algebra", "summary"},
+    {"_check", "_check_head", "_plan", "_algebra", "summary"},
     {"backends"},
     {"ops"},
     {"functional", "linear"},
@@ -23,6 +23,7 @@ FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FOREIGN = {
     "torch": {
         "_check",
+        "_check_head",
         "_plan",
         "_algebra",
         "summary",

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
@@ -280,6 +281,22 @@ def test_compiled_in_one_graph():
     assert_close(torch.autograd.grad(compiled(*leaves), leaves), torch.autograd.grad(loss(*leaves), leaves))
     with torch.no_grad():
         assert_close(compiled(*leaves), loss(*leaves))
+
+
+def test_tensors_without_numbers():
+    with FakeTensorMode():
+        fake = torch.randn(6, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+        xent.linear_cross_entropy(*fake, torch.zeros(6, dtype=torch.int64)).backward()
+        assert [t.grad.shape for t in fake] == [(6, 3), (4, 3)]
+    meta = torch.randn(6, 3, device="meta"), torch.randn(4, 3, device="meta")
+    target = torch.zeros(6, dtype=torch.int64, device="meta")
+    assert xent.linear_cross_entropy(*meta, target, reduction="none").shape == (6,)
+
+
+def test_in_inference_mode():
+    hidden, weight, target, _ = random_head(6, 3, 4)
+    with torch.inference_mode():
+        assert_close(xent.linear_cross_entropy(hidden * 1, weight * 1, target), written_out(hidden, weight, target))
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

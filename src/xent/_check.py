@@ -114,7 +114,7 @@ def num_items(value: Any, reduction: str) -> Tensor | None:
 
 def shift(value: Any, target: Tensor) -> int:
     """By how many places labels move to the front of their last dimension."""
-    by = _integer(value)
+    by = integer(value)
     if by is None or by < 0:
         raise ArgumentError(f"shift must be an int of at least 0, got {type(value).__name__} ({value!r}).")
     if by and (target.ndim == 0 or target.is_floating_point()):
@@ -143,7 +143,7 @@ def result_dtype(value: Any) -> torch.dtype | None:
 
 def ignore_index(value: Any) -> int:
     """One integer; torch has no way to say "none", and neither have we."""
-    index = _integer(value)
+    index = integer(value)
     if index is None:
         raise ArgumentError(
             f"ignore_index must be an int, got {type(value).__name__} ({value!r}).\n"
@@ -154,7 +154,7 @@ def ignore_index(value: Any) -> int:
     return index
 
 
-def _integer(value: Any) -> int | None:
+def integer(value: Any) -> int | None:
     """An int, a numpy integer or a tensor of one; a bool is none of these."""
     if type(value) is int:
         return value
@@ -183,7 +183,7 @@ def label_smoothing(value: Any) -> float:
 
 def dim(value: Any, ndim: int) -> int:
     """A dimension of the tensor, counted from the front."""
-    at = _integer(value)
+    at = integer(value)
     if at is None:
         raise ArgumentError(f"dim must be an int, got {type(value).__name__} ({value!r}).")
     span = max(ndim, 1)
@@ -241,100 +241,9 @@ def same_device(input: Tensor, other: Tensor, name: str) -> None:
         )
 
 
-def linear(input: Any, linear_weight: Any, linear_bias: Any, target: Any, weight: Any) -> None:
-    """Hidden states, a head and a target belong together."""
-    head(input, linear_weight)
-    tensor("target", target)
-    for name, other in (("linear_weight", linear_weight), ("target", target)):
-        same_device(input, other, name)
-    _bias(input, linear_weight, linear_bias)
-    autocast = torch.is_autocast_enabled(input.device.type)
-    for name, other in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
-        if other is not None and other.dtype != input.dtype and not autocast:
-            raise DtypeError(
-                f"input has dtype {input.dtype} and {name} {other.dtype}; expected one dtype outside torch.autocast.\n"
-                f"  Pass {name}.to(input.dtype), or call under torch.autocast."
-            )
-    weights(weight, f"({linear_weight.shape[0]},)")
-    weight_of(weight, linear_weight.shape[0])
-    if weight is not None:
-        same_device(input, weight, "weight")
-
-
-def head(input: Any, linear_weight: Any) -> None:
-    """Hidden states as wide as the head."""
-    logits("input", input)
-    logits("linear_weight", linear_weight)
-    if input.ndim == 0 or linear_weight.ndim < 2:
-        raise ShapeError(
-            f"input has shape {tuple(input.shape)} and linear_weight {tuple(linear_weight.shape)}; expected (..., D) "
-            "and (V, D), or (V, d1, ..., dK, D).\n  A head without classes or width has no logits."
-        )
-    if input.shape[-1] != linear_weight.shape[-1]:
-        cure = "input.shape[-1] is the width of linear_weight.shape[-1]"
-        if input.shape[-1] == linear_weight.shape[0] and linear_weight.ndim == 2:
-            cure = "Is the head the other way round? Pass linear_weight.T"
-        raise ShapeError(
-            f"input of shape {tuple(input.shape)} is {input.shape[-1]} wide and linear_weight of shape "
-            f"{tuple(linear_weight.shape)} {linear_weight.shape[-1]}; expected the same.\n  {cure}."
-        )
-
-
-def _bias(input: Tensor, linear_weight: Tensor, bias: Any) -> None:
-    if bias is None:
-        return
-    logits("linear_bias", bias)
-    same_device(input, bias, "linear_bias")
-    if bias.shape != linear_weight.shape[:-1]:
-        raise ShapeError(
-            f"linear_bias has shape {tuple(bias.shape)}; expected {tuple(linear_weight.shape[:-1])}, one for each "
-            f"class of linear_weight of shape {tuple(linear_weight.shape)}.\n  Leave it out if the head has none."
-        )
-
-
-def linear_target(input: Tensor, linear_weight: Tensor, target: Tensor, ignored: int) -> None:
-    """Labels of the shape of `input` without its width, or probabilities with the classes in its place; the further
-    dimensions of the head come last."""
-    lead, (classes, *places) = tuple(input.shape[:-1]), linear_weight.shape[:-1]
-    labels, soft = (*lead, *places), (*lead, classes, *places)
-    if tuple(target.shape) == soft and (soft != labels or target.is_floating_point()):
-        return probabilities(target, target, ignored)
-    if tuple(target.shape) != labels:
-        got = tuple(target.shape)
-        longer = f"The target has {got[-1] - labels[-1]} rows too many" if _longer(got, labels) else ""
-        raise ShapeError(
-            f"target of shape {got} does not fit input of shape {tuple(input.shape)} and linear_weight of shape "
-            f"{tuple(linear_weight.shape)}.\n  Labels need {labels}; class probabilities need {soft}.\n  "
-            + (f"{longer}: for the next token pass target[..., 1:] with input[..., :-1, :]." if longer else _RESHAPE)
-        )
-    if target.dtype not in INTEGERS:
-        raise DtypeError(
-            f"target has dtype {target.dtype}; labels must be integers (any width, signed or not).\n"
-            f"  Pass target.long(); class probabilities need the shape {soft}."
-        )
-    dense("target", target)
-
-
-_RESHAPE = "The target has the shape of input, with the classes of the head, or nothing, in place of the width."
-
-
-def _longer(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
-    return len(got) == len(want) > 0 and got[:-1] == want[:-1] and got[-1] > want[-1]
-
-
-def memory_budget(value: Any) -> int | None:
-    """Bytes, or None for the default."""
-    if value is None:
-        return None
-    size = _integer(value)
-    if size is None:
-        raise ArgumentError(
-            f"memory_budget must be an int, got {type(value).__name__} ({value!r}).\n"
-            f"  It is a number of bytes: 64 * 2**20 for 64 MB, None for the default."
-        )
-    if size <= 0:
-        raise OptionError(f"memory_budget is {size} bytes; expected at least 1.\n  None is the default.")
-    return size
+def autocast(tensor: Tensor) -> bool:
+    """Does torch narrow products there? It refuses to say so of the meta device."""
+    return not tensor.is_meta and torch.is_autocast_enabled(tensor.device.type)
 
 
 def _class_dim(input: Tensor) -> int:

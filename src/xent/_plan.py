@@ -116,7 +116,7 @@ def result_dtype(input: Tensor, *others: Tensor | None) -> torch.dtype:
     for other in others:
         if other is not None:
             dtype = torch.promote_types(dtype, other.dtype)
-    if dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(input.device.type):
+    if dtype in (torch.bfloat16, torch.float16) and _check.autocast(input):
         return torch.float32
     return dtype
 
@@ -191,8 +191,7 @@ def linear(
     rows, count = math.prod(lead), math.prod(places)
     classes, width = linear_weight.shape[0], input.shape[-1]
     soft = target.is_floating_point()
-    autocast = torch.is_autocast_enabled(input.device.type)
-    if autocast and input.dtype is not torch.float64:  # as F.linear
+    if _check.autocast(input) and input.dtype is not torch.float64:  # as F.linear
         narrow = torch.get_autocast_dtype(input.device.type)
         input, linear_weight = input.to(narrow), linear_weight.to(narrow)
         linear_bias = None if linear_bias is None else linear_bias.to(narrow)

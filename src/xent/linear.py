@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import _check, _plan, ops
+from . import _check, _check_head, _plan, ops
 
 
 def linear_cross_entropy(
@@ -71,11 +71,11 @@ def linear_cross_entropy(
     to, also for smoothing, probabilities and K-dimensional heads, and every derivative of it can be taken; second and
     forward ones, those inside :mod:`torch.func` and those of `target` and `weight` need all logits at once.
     """
-    _check.linear(input, linear_weight, linear_bias, target, weight)
+    _check_head.linear(input, linear_weight, linear_bias, target, weight)
     ignored = _check.ignore_index(ignore_index)
-    _check.linear_target(input, linear_weight, target, ignored)
+    _check_head.linear_target(input, linear_weight, target, ignored)
     reduction, smoothing = _check.reduction(reduction), _check.label_smoothing(label_smoothing)
-    budget = _check.memory_budget(memory_budget)
+    budget = _check_head.memory_budget(memory_budget)
     shape, shift = input.shape[:-1] + linear_weight.shape[1:-1], _check.shift(shift, target)
     sums = _plan.sums(input, shape, reduction, token_weight, num_items, all_ignored, dtype, shift)
     if shift:
@@ -137,8 +137,8 @@ def plan(
 
     torch has no twin of it.
     """
-    _check.head(input, linear_weight)
-    reduction, budget = _check.reduction(reduction), _check.memory_budget(memory_budget)
+    _check_head.head(input, linear_weight)
+    reduction, budget = _check.reduction(reduction), _check_head.memory_budget(memory_budget)
     (classes, *places), dtype = linear_weight.shape[:-1], input.dtype
     rows, width, heads = math.prod(input.shape[:-1]), input.shape[-1], math.prod(places)
     wanted = torch.is_grad_enabled() * (input.requires_grad + linear_weight.requires_grad)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from . import _check, functional, linear
+from . import _check, _check_head, functional, linear
 
 
 class Softmax(nn.Softmax):
@@ -150,7 +150,7 @@ class LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
         self.num_classes, self.out_features = num_classes, tuple(out_features)
         self.ignore_index = ignore_index
         self.label_smoothing = _check.label_smoothing(label_smoothing)
-        self.memory_budget = _check.memory_budget(memory_budget)
+        self.memory_budget = _check_head.memory_budget(memory_budget)
         self.linear = nn.Linear(in_features, num_classes * math.prod(out_features), bias, device, dtype)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _are_functorch_transforms_active
+from torch._C import _are_functorch_transforms_active, _len_torch_dispatch_stack
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import Function, forward_ad
 from torch.nn import functional as F
@@ -154,7 +154,7 @@ class _Terms(Function):
 
 
 class _TermsTraced(Rule):
-    """The same for the compiler, which sees no attribute of a tensor's and no number in it: always made anew."""
+    """The same for whoever sees tensors without numbers, the compiler for one: always made anew."""
 
     @staticmethod
     def forward(hidden, weight, bias, target, class_weight, ignore_index, mixed, budget):
@@ -252,7 +252,7 @@ def _terms_written_out(plan: LinearPlan, k: int):
 def _terms(plan: LinearPlan, k: int):
     *head, target = _of_place(plan, k)
     rest = target, plan.class_weight, plan.ignore_index, plan.smoothing > 0, plan.budget
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _len_torch_dispatch_stack() or plan.hidden.is_meta:
         return _TermsTraced.apply(*head, *rest)[:3]
     return _Terms.apply(*head, rest, _expected(plan, target))
 

@@ -75,7 +75,7 @@ class Model(nn.Module):
 
 
 def train(name: str, steps: int, pieces: int, width: int, rows: int) -> dict[str, object]:
-    """The losses of all steps, processor seconds in the head and loss with its gradients, and the peak of memory in MB."""
+    """The losses of all steps, processor seconds of head, loss and their gradients, and the peak of memory in MB."""
     torch.set_num_threads(1)  # so that processor seconds are comparable on a busy machine
     tokens, count = encoded(documentation(), pieces)
     torch.manual_seed(0)

@@ -46,16 +46,12 @@ template <class T> void run_rows(const Call &call, int64_t begin, int64_t end, T
 inline void weigh(const Call &call, int64_t begin, int64_t end, Tally &tally) {
     Work<double> work(call, tally);
     const int64_t unit = xent::unit_of(call), last = std::min(end * unit, call.outer * call.inner);
+    if (!call.weight) return work.count_labels(begin * unit, last - begin * unit);
     double y[256], w[256];
     for (int64_t r = begin * unit, count; r < last; r += count) {
         count = std::min<int64_t>(256, last - r);
         work.labels(r, count, y, w);
-        for (int64_t k = 0; k < count; k++) {
-            if (!call.weight)
-                work.kept += y[k] >= 0;
-            else
-                work.mass.add(w[k]);
-        }
+        for (int64_t k = 0; k < count; k++) work.mass.add(w[k]);
     }
 }
 

@@ -49,19 +49,25 @@ template <class T> class Work {
 
     // The labels of some rows, -1 where a row is ignored or its label is no class, which is counted; and their weights.
     template <class Real> void labels(int64_t first, int64_t count, Real *y, double *w) {
-        const void *p = call.target.data;
-        switch (call.target_kind) {
-            case xent::i64: read(static_cast<const int64_t *>(p) + first, count, y); break;
-            case xent::i32: read(static_cast<const int32_t *>(p) + first, count, y); break;
-            case xent::i16: read(static_cast<const int16_t *>(p) + first, count, y); break;
-            case xent::i8: read(static_cast<const int8_t *>(p) + first, count, y); break;
-            case xent::u64: read(static_cast<const uint64_t *>(p) + first, count, y); break;
-            case xent::u32: read(static_cast<const uint32_t *>(p) + first, count, y); break;
-            case xent::u16: read(static_cast<const uint16_t *>(p) + first, count, y); break;
-            default: read(static_cast<const uint8_t *>(p) + first, count, y);
-        }
+        with_labels(first, [&](auto from) {
+            if (count == xent::group)  // a number the compiler knows
+                read(from, xent::group, y);
+            else
+                read(from, count, y);
+        });
         for (int64_t k = 0; k < count; k++)
             w[k] = y[k] < 0 ? 0.0 : call.weight ? call.weight[static_cast<int64_t>(y[k])] : 1.0;
+    }
+
+    // Counts the labels of some rows that are classes, and those that are not.
+    void count_labels(int64_t first, int64_t count) {
+        with_labels(first, [&](auto from) {
+            int64_t found = 0, missed = 0;
+            each_label(from, count, [&](int64_t, auto, bool fine, bool skipped) XENT_ALWAYS {
+                found += fine & !skipped, missed += !fine & !skipped;
+            });
+            kept += found, wrong += missed;
+        });
     }
 
     // A row on its own, its classes side by side. `past`: see Row::scaled_exp.
@@ -239,20 +245,38 @@ template <class T> class Work {
         row.softmax_gradient(to, of_g, facts.rest, origin, mean, lone, -apart / mass, past);
         return true;
     }
-    template <class L, class Real> XENT_INLINE void read(const L *from, int64_t count, Real *y) {
+    // use(the labels from row `first` on), as what they are.
+    template <class Use> XENT_INLINE void with_labels(int64_t first, Use use) const {
+        const void *p = call.target.data;
+        switch (call.target_kind) {
+            case xent::i64: return use(static_cast<const int64_t *>(p) + first);
+            case xent::i32: return use(static_cast<const int32_t *>(p) + first);
+            case xent::i16: return use(static_cast<const int16_t *>(p) + first);
+            case xent::i8: return use(static_cast<const int8_t *>(p) + first);
+            case xent::u64: return use(static_cast<const uint64_t *>(p) + first);
+            case xent::u32: return use(static_cast<const uint32_t *>(p) + first);
+            case xent::u16: return use(static_cast<const uint16_t *>(p) + first);
+            default: return use(static_cast<const uint8_t *>(p) + first);
+        }
+    }
+    // visit(k, label, is it a class, is it the one to ignore)
+    template <class L, class Visit> XENT_INLINE void each_label(const L *from, int64_t count, Visit visit) const {
         // a label beyond int64 is not the ignored one, whatever its bits
         const bool possible = std::is_signed<L>::value || call.ignore_index >= 0;
         const L ignored = static_cast<L>(call.ignore_index);
         const bool any_ignored = possible && static_cast<int64_t>(ignored) == call.ignore_index;
         const uint64_t classes = static_cast<uint64_t>(call.classes);
-        int64_t missed = 0;
         for (int64_t k = 0; k < count; k++) {
             const L label = from[k];
-            const bool skipped = any_ignored & (label == ignored);
-            const bool fine = static_cast<uint64_t>(static_cast<int64_t>(label)) < classes;
+            visit(k, label, static_cast<uint64_t>(static_cast<int64_t>(label)) < classes, any_ignored & (label == ignored));
+        }
+    }
+    template <class L, class Real> XENT_INLINE void read(const L *from, int64_t count, Real *y) {
+        int64_t missed = 0;
+        each_label(from, count, [&](int64_t k, L label, bool fine, bool skipped) XENT_ALWAYS {
             y[k] = (fine & !skipped) ? static_cast<Real>(label) : Real(-1);
             missed += !fine & !skipped;
-        }
+        });
         wrong += missed;
     }
 };

@@ -173,7 +173,7 @@ def line_of(row: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="WORDS", default="")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help=f"default: results/{RESULTS.name}, or nothing with --only")
     parser.add_argument("--peak", nargs=4, metavar=("WHAT", "SHAPE", "DTYPE", "BUDGET"), help="print one peak in MB")
     args = parser.parse_args()

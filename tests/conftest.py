@@ -1,7 +1,12 @@
 """What every test starts from, and the backends that many of them take in turn."""
 
+import os
+
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # read when Triton is imported: its kernels then run on the CPU, in numpy
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from xent import backends
 
@@ -14,6 +19,10 @@ SERVING = {backend.name: backend for backend in backends.TABLE if backend.serves
 def backend(request, monkeypatch):
     """Each backend in turn, as the one that is chosen."""
     monkeypatch.setattr(backends, "TABLE", (SERVING[request.param],))
+    if request.param == "triton":  # a program takes the interpreter as long with one row as with many
+        from xent.backends.triton import launch
+
+        monkeypatch.setattr(launch, "PROGRAMS", 1)
     return SERVING[request.param]
 
 

@@ -174,6 +174,8 @@ def cross_entropy(
     smoothing = _check.label_smoothing(label_smoothing)
     if ops.direct.serves(input, target, weight):
         return ops.direct.cross_entropy(input, target, weight, ignored, reduction, smoothing)
+    if ops.device.serves(input, target, weight):
+        return ops.device.cross_entropy(input, target, weight, ignored, reduction, smoothing)
     return ops.cross_entropy(_plan.loss(input, target, weight, ignored, reduction, smoothing))
 
 

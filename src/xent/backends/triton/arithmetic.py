@@ -132,7 +132,7 @@ def but_one_peak(e, R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr):
     if LANES == 1:
         largest, others = tl.reshape(top, [R]), tl.reshape(rest, [R]).to(tl.float64)
     else:
-        largest, at = tl.max(top, 1, return_indices=True)
+        largest, at = tl.max(tl.where(top == top, top, 0.0), 1, return_indices=True)  # a nan is in `rest` by now
         lane = tl.arange(0, LANES)[None, :]
         others = _lanes(rest + tl.where(lane == at[:, None], 0.0, top), R, LANES)
     return largest, others
@@ -151,6 +151,14 @@ def _lanes(x, R: tl.constexpr, N: tl.constexpr):
         magic = tl.where(top < _INFINITY, binade.to(tl.float64) * 12288.0, 0.0)[:, None]  # 1.5 * 2**52 quanta
         total = tl.sum((x.to(tl.float64) + magic) - magic, 1)
     return total
+
+
+@triton.jit
+def rounded(value, like):
+    """`value` in the dtype that the pointer `like` points at, 16 bits by way of float32."""
+    if like.dtype.element_ty.primitive_bitwidth < 32:
+        value = value.to(tl.float32)
+    return value.to(like.dtype.element_ty)
 
 
 @triton.jit

@@ -18,6 +18,7 @@ from .arithmetic import (
     log1p,
     near_peak,
     pivot,
+    rounded,
     scaled_exp,
     size_of_peak,
 )
@@ -92,6 +93,8 @@ def settle(
     kept = live
     rest = tl.where(tl.abs(peak) < _INFINITY, rest, float("nan"))
     peak = tl.where((rest == rest) | (tl.abs(peak) == _INFINITY), peak, float("nan"))
+    picked = tl.where((rest == rest) | (picked == 0), picked, float("nan"))
+    mix = tl.where((rest == rest) | (mix == 0), mix, float("nan"))
     if LABELS == 1:
         label = tl.load(target + n, mask=live, other=0)
         index = label.to(tl.int64)
@@ -124,7 +127,7 @@ def settle(
     tl.store(out_peak + n, peak, mask=live)
     tl.store(out_rest + n, rest, mask=live)
     if LABELS:
-        tl.store(out_picked + n, picked, mask=live)
+        tl.store(out_picked + n, rounded(picked, out_picked), mask=live)
         tl.store(out_mass + n, mass, mask=live)
         if not LOSS:
             tl.store(out_mix + n, mix, mask=live)

@@ -94,10 +94,16 @@ def _power(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+FEW = 64
+"""Up to so many classes float32 logits are computed in float64: no class then hides the error of another one's exp."""
+
+
 def kind_of(*tensors: Tensor | None) -> int:
-    """The arithmetic that the widest float among them asks for."""
+    """The arithmetic that the widest float among them asks for; the first is the rows."""
     dtypes = [t.dtype for t in tensors if t is not None and t.is_floating_point()]
-    return KINDS[reduce(torch.promote_types, dtypes)]
+    dtype, rows = reduce(torch.promote_types, dtypes), tensors[0]
+    assert rows is not None
+    return WIDE.value if dtype is torch.float32 and rows.shape[1] <= FEW else KINDS[dtype]
 
 
 def cut(rows: Tensor, kind: int, shapes: dict[int, Shape]) -> Cut:

@@ -7,6 +7,8 @@ way, until one block is left (a fixed-point form of Demmel and Nguyen, Parallel 
 import triton
 import triton.language as tl
 
+from .arithmetic import rounded
+
 BLOCK = 4096
 PARTS = 6
 _BITS = tl.constexpr(49)
@@ -85,5 +87,5 @@ def reduce(values, out, divisor_at, N, stride, count, B: tl.constexpr, MEAN: tl.
     if MEAN:
         divisor = tl.zeros_like(value) + count if COUNTED else _rounded(values + stride, N, B)
         value = tl.where(divisor != 0, value / tl.where(divisor != 0, divisor, 1.0), float("nan"))
-    tl.store(out, value.to(out.dtype.element_ty))
+    tl.store(out, rounded(value, out))
     tl.store(divisor_at, divisor)

@@ -14,6 +14,7 @@ from .arithmetic import (
     log1p,
     near_peak,
     pivot,
+    rounded,
     scaled_exp,
     size_of_peak,
 )
@@ -64,9 +65,7 @@ def _store(out, value, o, i, live, oo, ov, oi, V, B: tl.constexpr, FAR: tl.const
     oo, ov, oi, V = known(oo, CU * IU), known(ov, IU), known(oi, CU), known(V, CU)
     _, inside, first, step = classes_of(V, ov, B, FAR)
     at = (o * oo + i * oi + first)[:, None] + step
-    if out.dtype.element_ty.primitive_bitwidth < 32:
-        value = value.to(tl.float32)
-    tl.store(out + at, value.to(out.dtype.element_ty), mask=live[:, None] & inside[None, :])
+    tl.store(out + at, rounded(value, out), mask=live[:, None] & inside[None, :])
 
 
 @triton.jit
@@ -152,7 +151,8 @@ def gradient(
         else:
             of_peak = tl.zeros_like(hard) + 1.0
         lifted += smooth * (whole - of_peak * (1.0 + rest))
-    value = scaled_probability(x, peak, scale / (1.0 + rest), KIND)
+    factor = tl.where(scale != 0, scale / (1.0 + rest), 0.0)
+    value = scaled_probability(x, peak, factor, KIND)
     if MIXED:
         pull = smooth[:, None].to(x.dtype)
         value -= (pull * w) if WEIGHTED else pull

@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -35,7 +36,7 @@ GRID = [
     for rows in (64, 1024, 8192, 65536)
     if rows * classes <= 1.2e9
 ]
-SECONDS = 0.04
+SECONDS = 0.03
 """Of calls to a time."""
 
 
@@ -45,7 +46,7 @@ def timed(call, seconds: float = SECONDS) -> float:
         call()
     torch.cuda.synchronize()
     times: list[float] = []
-    while sum(times) < seconds * 1e3 and len(times) < 200 or len(times) < 7:
+    while (sum(times) < seconds * 1e3 and len(times) < 200) or len(times) < 7:
         pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(5)]
         for start, stop in pairs:
             start.record()
@@ -109,7 +110,7 @@ def one(case, implementations: dict, compiled: bool, graphs: bool) -> dict:
     found: dict = {"rows": rows, "classes": classes, "dtype": dtype}
     found["copy"] = timed(lambda: other.copy_(plain))
     found["read"] = timed(lambda: plain.view(torch.int32 if dtype == "float32" else torch.int16).amax())
-    del other
+    other = None
     implementations = dict(implementations)
     if compiled:
         torch._dynamo.reset()
@@ -135,12 +136,9 @@ def one(case, implementations: dict, compiled: bool, graphs: bool) -> dict:
 
 
 SHAPES = [
-    (tile, elements, share)
-    for tile in (2048, 4096, 8192, 16384)
-    for elements in (1024, 2048, 4096)
-    for share in (8, 16, 32)
-    if tile >= elements
+    *((tile, elements, share) for tile in (2048, 4096, 8192) for elements in (512, 1024, 2048) for share in (16, 32)),
 ]
+"""Classes, elements of a program with several rows, elements a thread."""
 
 
 def sweep(cases, wanted=None) -> list[dict]:
@@ -159,17 +157,19 @@ def sweep(cases, wanted=None) -> list[dict]:
         seen = set()
         for k, shape in enumerate(SHAPES):
             launch.READ[kind] = launch.WRITE[kind] = launch.Shape(*shape)
-            cut = launch.cut(rows, kind, launch.READ)
+            launch.forget()
+            cut = launch.cut(launch.like(rows), kind, launch.READ)
             if (cut.rows, cut.tile, cut.warps) in seen or (wanted is not None and k % 8 != wanted):
                 continue
             seen.add((cut.rows, cut.tile, cut.warps))
-            forward = lambda: launch.loss(rows, target, None, -100, (1.0, 0.0), "mean", logits.dtype)  # noqa: E731
-            backward = lambda: launch.row_grad(rows, target, None, -100, *facts[:2], one, None)  # noqa: E731
+            call = (rows, target, None, -100)
+            forward = partial(launch.loss, *call, (1.0, 0.0), "mean", logits.dtype)
+            backward = partial(launch.row_grad, *call, *facts[:2], one, None)
             if wanted is not None:
                 forward(), backward()
                 continue
-            found = dict(case=case, tile=cut.tile, rows=cut.rows, warps=cut.warps)
-            rows_of.append(found | {"forward": timed(forward, 0.01), "backward": timed(backward, 0.01)})
+            found = {"case": case, "tile": cut.tile, "rows": cut.rows, "warps": cut.warps}
+            rows_of.append(found | {"forward": replayed(forward), "backward": replayed(backward)})
             print(rows_of[-1], flush=True)
         torch.cuda.empty_cache()
     return rows_of

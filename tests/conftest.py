@@ -27,6 +27,7 @@ def backend(request, monkeypatch):
         from xent.backends.triton import launch
 
         monkeypatch.setattr(launch, "PROGRAMS", 1)
+        launch.forget()
     return SERVING[request.param]
 
 

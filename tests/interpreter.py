@@ -1,4 +1,4 @@
-"""Triton's interpreter as a GPU would round: numpy has no bfloat16, and Triton's own conversion to it cuts digits off."""
+"""Triton's interpreter as a GPU would round: numpy has no bfloat16, and the conversion to it cuts digits off."""
 
 import numpy as np
 import torch

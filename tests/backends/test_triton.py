@@ -1,6 +1,9 @@
-"""The kernels for GPUs in Triton's interpreter, on CPU tensors, against the reference. `tests/gpu` has what takes a GPU."""
+"""The kernels for GPUs in Triton's interpreter, on CPU tensors, against the reference. `tests/gpu` takes a GPU."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -30,6 +33,9 @@ def small(monkeypatch):
     monkeypatch.setattr(launch, "WRITE", shapes)
     monkeypatch.setattr(launch, "PROGRAMS", 1)
     monkeypatch.setattr(backends, "TABLE", (kernels,))
+    launch.forget()
+    yield
+    launch.forget()
 
 
 def budget(dtype):
@@ -41,7 +47,7 @@ def facts_close(got, want, dtype):
     """Those of 16 bits come from the special function unit: 2**-15 for what lies 80 nats below the peak."""
     relative, least = (2.0**-49, 1e-55) if dtype is torch.float64 else (2.0**-22, 1e-55)
     if dtype.itemsize == 2:
-        relative, least = 2.0**-15, 1e-43
+        relative, least = 2.0**-15, 1e-37
     fine = want[1].isfinite()  # elsewhere the loss is nan, whatever the other facts are
     assert torch.equal(got[1].isfinite(), fine)
     for a, b in zip(got, want, strict=True):
@@ -106,7 +112,7 @@ def losses_and_gradient(rows, target, **options):
 
 
 @DTYPES
-@pytest.mark.parametrize("classes", [3, 130])
+@pytest.mark.parametrize("classes", [3, pytest.param(130, marks=pytest.mark.long)])
 def test_the_short_way_is_the_long_way(classes, dtype, monkeypatch):
     """The loss and its gradient in a few kernels, and by way of the algebra."""
     rows, labels, q, weight = problem((40, classes, 1), dtype, seed=classes + 2)
@@ -139,8 +145,10 @@ def test_a_row_alone_strides_and_programs_change_no_bit(classes, dtype, monkeypa
         for other in (wide, rows.t().contiguous().t()):
             same(losses_and_gradient(other, target, **options), want)
         monkeypatch.setattr(launch, "PROGRAMS", 16)
+        launch.forget()
         same(losses_and_gradient(rows, target, **options), want)
         monkeypatch.setattr(launch, "PROGRAMS", 1)
+        launch.forget()
     planes = rows.t().unsqueeze(0).contiguous()  # (1, V, N)
     got = losses_and_gradient(planes, labels.unsqueeze(0), **options)
     want = losses_and_gradient(rows, labels, **options)
@@ -150,7 +158,7 @@ def test_a_row_alone_strides_and_programs_change_no_bit(classes, dtype, monkeypa
 def test_the_order_of_rows_changes_no_bit_of_mean_and_sum(monkeypatch):
     from xent.backends.triton import sums
 
-    monkeypatch.setattr(sums, "BLOCK", 64)
+    monkeypatch.setattr(sums, "BLOCK", 64)  # which the fixture's end forgets
     rows, labels, _, weight = problem((500, 3, 1), torch.float32)
     rows, labels = rows.squeeze(2).where(rows.squeeze(2).isfinite(), 0.0), labels.squeeze(1)
     for w, reduction in itertools.product((None, weight + 0.1), ("mean", "sum")):
@@ -242,12 +250,9 @@ def test_no_import_of_triton_without_need():
     """By xent; torch imports it when it likes."""
     code = (
         "import sys, torch, xent; xent.cross_entropy(torch.randn(2, 3), torch.tensor([0, 1]));"
-        "from xent import backends; backends.refusals(torch.device('cuda')); print('xent.backends.triton.launch' in sys.modules)"
+        "from xent import backends; backends.refusals(torch.device('cuda'));"
+        "print('xent.backends.triton.launch' in sys.modules)"
     )
-    import os
-    import subprocess
-    import sys
-
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert out.stdout.strip() == "False"

@@ -1,8 +1,8 @@
 """The short way on a GPU: the loss of plain eager tensors in two or three kernels, its gradient in one.
 
 The long way is some thirty kernels of torch's around the two of the backend, 5 us each whatever the size. Nothing here
-waits for the GPU: what a mean divides by stays there. Whoever traces, transforms, batches or wants second derivatives is
-led the long way.
+waits for the GPU: what a mean divides by stays there. Whoever traces, transforms, batches or wants second derivatives
+is led the long way.
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ from .direct import ordinary, unwatched
 def serves(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     """Strided tensors as they are, nobody watching, and no derivative but that of the logits."""
     return (
-        choose(input.device) is triton
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
+        and choose(input.device) is triton
         and unwatched()
         and ordinary(input)
         and ordinary(target)

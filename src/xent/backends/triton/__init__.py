@@ -1,7 +1,7 @@
 """Kernels in Triton for GPUs: one read of the logits for the loss, one read and one write for the gradient.
 
-Triton is imported with the first tensor that is served here, not before. Bits follow from V and the dtypes; AMD and Intel GPUs
-are served by the same code, untested. `docs/design/gpu.md` has the design and the figures.
+Triton is imported with the first tensor that is served here, not before. Bits follow from V and the dtypes; AMD and
+Intel GPUs are served by the same code, untested. `docs/design/gpu.md` has the design and the figures.
 """
 
 import os

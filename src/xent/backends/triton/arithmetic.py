@@ -4,6 +4,9 @@ A tile is ``[R, B]``, R rows of B classes. The compiler hands a tile out to thre
 would add it up in that order: so floats are added here in pairs written out, or where the sum is exact.
 """
 
+import os
+
+import torch
 import triton
 import triton.language as tl
 
@@ -23,6 +26,9 @@ _FAR = tl.constexpr(131072.0)
 """2**17. Logits of one row beyond it differ by multiples of 2**-6: their difference from the peak is exact."""
 LIFT = tl.constexpr(64)
 """float32 exponentials carry 2**64, so that those of 88 to 131 nats below the peak keep their digits."""
+LIFT_HALF = tl.constexpr(24)
+"""Those of 16-bit logits 2**24: enough for the smallest bfloat16, and rounded to 2**-21 where they matter."""
+_PTX = tl.constexpr(torch.version.cuda is not None and os.environ.get("TRITON_INTERPRET") != "1")
 
 
 @triton.jit
@@ -61,6 +67,18 @@ def exp2_part(f):
 
 
 @triton.jit
+def exp2_unit(t):
+    """``2**t`` from the special function unit, 0 for what is no normal number; Triton's own takes three operations more
+    to keep denormals, a fifth of all that a 16-bit logit costs."""
+    if _PTX:
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [t], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tl.exp2(t)
+
+
+@triton.jit
 def scaled_exp(x, base, floor, scale, KIND: tl.constexpr):
     """``exp(x - base) 2**-scale`` of float32 numbers, `scale` a whole number.
 
@@ -69,7 +87,7 @@ def scaled_exp(x, base, floor, scale, KIND: tl.constexpr):
     """
     x = x - base
     if KIND == HALF:
-        return tl.exp2(tl.fma(x, _LOG2E, -scale))
+        return exp2_unit(tl.fma(x, _LOG2E, -scale))
     x = tl.maximum(x, floor, propagate_nan=tl.PropagateNan.ALL)
     whole = tl.fma(x, _LOG2E, _MAGIC)
     f = tl.fma(x, _LOG2E_LOW, tl.fma(x, _LOG2E, -(whole - _MAGIC)))
@@ -82,7 +100,7 @@ def scaled_exp(x, base, floor, scale, KIND: tl.constexpr):
 def size_of_peak(near, scale, KIND: tl.constexpr):
     """`scaled_exp` of the peak, by which all others are divided, as float64."""
     if KIND == HALF:  # as the others: what log2(e) lost by rounding is then lost by both
-        return tl.exp2(tl.fma(near, _LOG2E, -scale)).to(tl.float64)
+        return exp2_unit(tl.fma(near, _LOG2E, -scale)).to(tl.float64)
     return tl.exp2(near.to(tl.float64) * 1.4426950408889634 - scale.to(tl.float64))
 
 
@@ -112,7 +130,7 @@ def log1p(x):
 
 @triton.jit
 def added(x, R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr):
-    """Sum over the classes in float64: neighbours in pairs FOLDS times, then exactly."""
+    """Sum over the classes in float64: neighbours in pairs FOLDS times, then in any order."""
     for level in tl.static_range(FOLDS):
         left, right = tl.split(tl.reshape(x, [R, B >> (level + 1), 2]))
         x = left + right
@@ -140,17 +158,60 @@ def but_one_peak(e, R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr):
 
 @triton.jit
 def _lanes(x, R: tl.constexpr, N: tl.constexpr):
-    """Sum of N <= 4096 float32 lanes, exact once each is a multiple of 2**-39 of the largest's power of two."""
+    """Sum of N <= 4096 lanes in any order. Float32 ones are cut to multiples of 2**-39 of the largest's power of two,
+    which float64 adds exactly."""
+    tl.static_assert(N <= 4096)
     if N == 1:
         total = tl.reshape(x, [R]).to(tl.float64)
+    elif x.dtype == tl.float64:
+        total = joined(limbs(x))
     else:
-        tl.static_assert(N <= 4096)
-        tl.static_assert(x.dtype == tl.float32, "wider numbers are folded to the end")
         top = tl.max(tl.abs(x), 1)
         binade = (top.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
         magic = tl.where(top < _INFINITY, binade.to(tl.float64) * 12288.0, 0.0)[:, None]  # 1.5 * 2**52 quanta
         total = tl.sum((x.to(tl.float64) + magic) - magic, 1)
     return total
+
+
+@triton.jit
+def power_of_two(n):
+    """``2**n`` as float64, for a normal one."""
+    return ((n + 1023).to(tl.int64) << 52).to(tl.float64, bitcast=True)
+
+
+@triton.jit
+def times_power(x, n):
+    """``x 2**n``, the power in two halves, for 2**1100 is no float64."""
+    half = n >> 1
+    return x * power_of_two(half) * power_of_two(n - half)
+
+
+@triton.jit
+def limbs(x):
+    """Sums of at most 4096 float64 numbers a row: three whole numbers, of which each next one counts 2**-49 of the one
+    before, the power of two they are all multiplied by, and the plain sum for where it is not finite."""
+    plain = tl.sum(x, 1)
+    x = tl.where(tl.abs(x) < _INFINITY, x, 0.0)
+    top = tl.max(tl.abs(x), 1)
+    up = 48 - (((top.to(tl.int64, bitcast=True) >> 52) & 2047) - 1023)
+    part = times_power(x, up[:, None])
+    whole = part.to(tl.int64)
+    first = tl.sum(whole, 1)
+    part = (part - whole.to(tl.float64)) * 562949953421312.0  # 2**49
+    whole = part.to(tl.int64)
+    second = tl.sum(whole, 1)
+    part = (part - whole.to(tl.float64)) * 562949953421312.0
+    return first, second, tl.sum(part.to(tl.int64), 1), up, plain
+
+
+@triton.jit
+def joined(parts):
+    """The sum that `limbs` found, rounded once."""
+    first, second, third, up, plain = parts
+    down = 1.7763568394002505e-15  # 2**-49
+    high = first.to(tl.float64)
+    low = (third.to(tl.float64) * down + second.to(tl.float64)) * down + (first - high.to(tl.int64)).to(tl.float64)
+    return tl.where(tl.abs(plain) < _INFINITY, times_power(high + low, -up), plain)
 
 
 @triton.jit

@@ -7,6 +7,7 @@ import triton.language as tl
 from .arithmetic import (
     HALF,
     LIFT,
+    LIFT_HALF,
     WIDE,
     added,
     binade,
@@ -51,7 +52,9 @@ def known(n, UNIT: tl.constexpr):
 
 
 @triton.jit
-def load_tile(rows, o, i, live, so, sv, si, V, B: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, fill):
+def load_tile(
+    rows, o, i, live, so, sv, si, V, B: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, fill
+):
     """A tile ``[R, B]``; `fill` where there is no such row or class."""
     so, sv, si, V = known(so, CU * IU), known(sv, IU), known(si, CU), known(V, CU)
     _, inside, first, step = classes_of(V, sv, B, FAR)
@@ -74,7 +77,7 @@ def rest_of(x, peak, R: tl.constexpr, B: tl.constexpr, KIND: tl.constexpr, FOLDS
         largest, rest = but_one_peak(exp_wide(x, safe[:, None]), R, B, FOLDS)
     else:
         base = pivot(peak)
-        scale = binade(peak, base) - (0 if KIND == HALF else LIFT)
+        scale = binade(peak, base) - (LIFT_HALF if KIND == HALF else LIFT)
         e = scaled_exp(x, base[:, None], deepest(peak, base)[:, None], scale[:, None], KIND)
         largest, rest = but_one_peak(e, R, B, FOLDS)
         rest = rest / size_of_peak(near_peak(peak, base), scale, KIND)
@@ -107,6 +110,7 @@ def settle(
         tl.store(slot + 1, index, mask=wrong)
         tl.store(slot + 2, tl.zeros_like(index) + V, mask=wrong)
         tl.store(slot, n + 1, mask=wrong)
+        tl.store(flags + 192 + 0 * n, n + 1, mask=wrong)
         at = tl.where(right, index, 0)
         logit = tl.load(rows + o * so + i * si + at * sv, mask=right, other=0.0).to(tl.float64)
         mass = tl.where(right, 1.0, 0.0).to(tl.float64)
@@ -133,11 +137,10 @@ def settle(
             tl.store(out_mix + n, mix, mask=live)
 
 
-@triton.jit(do_not_specialize=["ignore_index", "ours", "theirs"])
+@triton.jit(do_not_specialize=["ignore_index", "ours", "theirs", "V", "inner", "blocks", "so", "to", "count"])
 def summary(
-    rows, target, weight, weight_sum, flags, partial,
+    rows, target, weight, weight_sum, flags, partial, out_peak, out_rest, out_picked, out_mass, out_mix,
     ignore_index, ours, theirs, V, inner, blocks, so, sv, si, to, tv, ti, count,
-    out_peak, out_rest, out_picked, out_mass, out_mix,
     KIND: tl.constexpr, LABELS: tl.constexpr, UNSIGNED: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr,
     LOSS: tl.constexpr, WHOLE: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr,
     R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr,
@@ -182,18 +185,17 @@ def summary(
 
 
 @triton.jit
-def _joined(moment, amount, drop, R: tl.constexpr, T: tl.constexpr, FOLDS: tl.constexpr):
+def _joined(moment, amount, drop, R: tl.constexpr, T: tl.constexpr):
     """Sum over the tiles of ``moment + amount (peak of the tile - peak)``."""
-    return added(moment + tl.where(amount != 0, amount * drop, 0.0), R, T, FOLDS)
+    return added(moment + tl.where(amount != 0, amount * drop, 0.0), R, T, 0)
 
 
-@triton.jit(do_not_specialize=["ignore_index", "ours", "theirs"])
+@triton.jit(do_not_specialize=["ignore_index", "ours", "theirs", "V", "inner", "blocks", "so", "tiles", "count"])
 def merge(
-    rows, target, weight, weight_sum, flags, partial,
+    rows, target, weight, weight_sum, flags, partial, out_peak, out_rest, out_picked, out_mass, out_mix,
     ignore_index, ours, theirs, V, inner, blocks, so, sv, si, tiles, count,
-    out_peak, out_rest, out_picked, out_mass, out_mix,
     LABELS: tl.constexpr, UNSIGNED: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr, LOSS: tl.constexpr,
-    R: tl.constexpr, T: tl.constexpr, FOLDS: tl.constexpr,
+    R: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     """Facts of R rows from those of their tiles, at most T."""
     o, i, live, n = place(inner, blocks, R, 1)
@@ -205,18 +207,18 @@ def merge(
     peak = tl.max(peaks, 1)
     safe = tl.where(peak == -_INFINITY, 0.0, peak)[:, None]
     e = exp_wide(peaks, safe)
-    _, ones = but_one_peak(e, R, T, FOLDS)
-    rest = ones + added(tl.where(rests != 0, rests * e, 0.0), R, T, FOLDS)
+    _, ones = but_one_peak(e, R, T, 0)
+    rest = ones + added(tl.where(rests != 0, rests * e, 0.0), R, T, 0)
     drop, _ = distance(peaks, safe)
     mass = tl.zeros_like(peak)
     picked, mix = mass, mass
     if LABELS == 2:
         masses = tl.load(spot + 3 * count, mask=there, other=0.0)
-        picked = _joined(tl.load(spot + 2 * count, mask=there, other=0.0), masses, drop, R, T, FOLDS)
-        mass = added(masses, R, T, FOLDS)
+        picked = _joined(tl.load(spot + 2 * count, mask=there, other=0.0), masses, drop, R, T)
+        mass = added(masses, R, T, 0)
     if MIXED:
         spread = tl.load(spot + 5 * count, mask=there, other=0.0)
-        mix = _joined(tl.load(spot + 4 * count, mask=there, other=0.0), spread, drop, R, T, FOLDS)
+        mix = _joined(tl.load(spot + 4 * count, mask=there, other=0.0), spread, drop, R, T)
     settle(
         rows, target, weight, weight_sum, flags, o, i, live, n, peak, rest, picked, mass, mix,
         ignore_index, ours, theirs, V, so, sv, si, out_peak, out_rest, out_picked, out_mass, out_mix,

@@ -5,6 +5,7 @@ reading an integer, waits for nothing, and works in a CUDA graph. It is looked a
 and by `check` once the GPU is done; until then the rows have the loss nan and the gradient 0.
 """
 
+import ctypes
 from functools import cache
 
 import torch
@@ -33,7 +34,7 @@ def set_checks(mode: str) -> None:
         >>> xent.set_checks("eager")  # to find the call at fault
         >>> xent.set_checks("deferred")
 
-    Labels on a CPU are always looked at at once. Torch asserts inside its kernel, which leaves the process without a GPU.
+    Labels on a CPU are always looked at at once. Torch asserts inside its kernel, and the process has lost its GPU.
     """
     global _mode
     if mode not in ("deferred", "eager"):
@@ -68,23 +69,29 @@ _used: set[torch.device] = set()
 
 @cache
 def board(device: torch.device) -> Tensor:
-    """Where kernels on `device` leave their notes."""
+    """Where kernels on `device` leave their notes, and behind them one number that is not 0 if there are any."""
     _used.add(device)
-    return torch.zeros(3 * SLOTS, dtype=torch.int64, pin_memory=device.type == "cuda")
+    return torch.zeros(3 * SLOTS + 1, dtype=torch.int64, pin_memory=device.type == "cuda")
+
+
+@cache
+def _any(device: torch.device) -> ctypes.c_int64:
+    """The last number of the board: read through ctypes in 0.1 us, as a tensor in 5."""
+    return ctypes.c_int64.from_address(board(device)[-1:].data_ptr())
 
 
 def look(device: torch.device) -> None:
     """Raise what has been noted so far."""
-    notes = board(device)
-    if not notes.any():
+    if not _any(device).value:
         return
-    found = [note for note in notes.view(SLOTS, 3).tolist() if note[0]]
+    notes = board(device)
+    found = [note for note in notes[:-1].view(SLOTS, 3).tolist() if note[0]]
     notes.zero_()
     shown = ", ".join(f"row {row - 1} has {label}" for row, label, _ in found[:5])
     more = ", ..." if len(found) > 5 else ""
     raise TargetError(
-        f"an earlier call on {device} had labels that are no class (classes are 0 ... {found[0][2] - 1}): {shown}{more}; "
-        f"{len(found)} or more rows, counted through the flattened target. Their loss was nan and their gradient 0.\n"
+        f"an earlier call on {device} had labels that are no class (classes are 0 ... {found[0][2] - 1}): "
+        f"{shown}{more}; {len(found)} or more rows, counted through the flattened target. Their loss was nan and their gradient 0.\n"
         '  xent.set_checks("eager") raises in the call itself. A tokenizer larger than the model, or a padding id? '
         "Pass ignore_index=..., or fix the labels."
     )

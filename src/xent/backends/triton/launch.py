@@ -7,7 +7,7 @@ many threads, does not touch them.
 import math
 import struct
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,19 @@ from .arithmetic import HALF, SINGLE, WIDE
 KINDS = {torch.float64: WIDE.value, torch.float32: SINGLE.value, torch.bfloat16: HALF.value, torch.float16: HALF.value}
 
 
+class Like(NamedTuple):
+    """All of a tensor but its address."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def like(tensor: Tensor) -> Like:
+    """Of `tensor`."""
+    return Like(tensor.shape, tensor.stride(), tensor.dtype)
+
+
 class Shape(NamedTuple):
     """How a kernel is cut."""
 
@@ -32,12 +45,18 @@ class Shape(NamedTuple):
     """Elements a thread."""
 
 
-READ = {WIDE.value: Shape(1024, 1024, 8), SINGLE.value: Shape(4096, 4096, 16), HALF.value: Shape(8192, 4096, 32)}
-WRITE = {WIDE.value: Shape(1024, 1024, 8), SINGLE.value: Shape(4096, 4096, 16), HALF.value: Shape(8192, 4096, 32)}
+READ = {WIDE.value: Shape(1024, 1024, 16), SINGLE.value: Shape(4096, 1024, 32), HALF.value: Shape(2048, 1024, 32)}
+"""For facts. `docs/design/gpu.md` has the measurement behind each line."""
+WRITE = {WIDE.value: Shape(1024, 1024, 16), SINGLE.value: Shape(4096, 1024, 32), HALF.value: Shape(2048, 1024, 32)}
+"""For gradients and softmax."""
 PROGRAMS = 528
 """Four for each of 132 multiprocessors: rather than fewer, a program takes fewer rows."""
 FOLDS = 3
 """Pairs that lie in one thread where it reads 16 bytes at once; further ones would travel between threads."""
+
+
+FEW = 64
+"""Up to so many classes float32 logits are computed in float64: no class then hides the error of another one's exp."""
 
 
 class Cut(NamedTuple):
@@ -60,19 +79,21 @@ class Cut(NamedTuple):
     def grid(self) -> tuple[int, int]:
         return self.outer * self.blocks, self.tiles
 
-    def strides(self, tensor: Tensor) -> tuple[int, int, int]:
-        """Outer, class, inner."""
-        outer, classes, inner = tensor.stride()
+    def strides(self, tensor: "Like | None") -> tuple[int, int, int]:
+        """Outer, class, inner; of labels, none."""
+        if tensor is None:
+            return 0, 0, 0
+        outer, classes, inner = tensor.stride
         return (0, classes, outer) if self.swap else (outer, classes, inner)
 
-    def pair(self, tensor: Tensor) -> tuple[int, int]:
+    def pair(self, stride: tuple[int, ...]) -> tuple[int, int]:
         """Outer and inner stride of a number a row; 0 for one number."""
-        if tensor.ndim < 2:
-            return 0, (tensor.stride(0) if tensor.ndim else 0)
-        outer, inner = tensor.stride()
+        if len(stride) < 2:
+            return 0, (stride[0] if stride else 0)
+        outer, inner = stride
         return (0, outer) if self.swap else (outer, inner)
 
-    def units(self, *tensors: Tensor) -> tuple[int, int]:
+    def units(self, *tensors: "Like") -> tuple[int, int]:
         """How many neighbouring elements may be read at once: along the classes, or else along the inner rows."""
         strides = [self.strides(tensor) for tensor in tensors]
         outer, classes, inner = (math.gcd(*of) for of in zip(*strides, strict=True))
@@ -82,9 +103,9 @@ class Cut(NamedTuple):
             return 1, math.gcd(16, outer, classes, self.inner)
         return 1, 1
 
-    def layout(self, *tensors: Tensor) -> dict[str, Any]:
+    def layout(self, *tensors: "Like") -> dict[str, Any]:
         """What the kernels know of strides beforehand: FAR, offsets within a tile need 64 bits; the units CU and IU."""
-        far = any(tensor.stride(1) * self.tile >= 2**31 for tensor in tensors)
+        far = any(tensor.stride[1] * self.tile >= 2**31 for tensor in tensors)
         wide = any(tensor.dtype is torch.float64 for tensor in tensors)  # 8 bytes at once do: more cost registers
         along_classes, along_inner = (1, 1) if wide else self.units(*tensors)
         return {"FAR": far, "CU": along_classes, "IU": along_inner}
@@ -98,15 +119,14 @@ FEW = 64
 """Up to so many classes float32 logits are computed in float64: no class then hides the error of another one's exp."""
 
 
-def kind_of(*tensors: Tensor | None) -> int:
-    """The arithmetic that the widest float among them asks for; the first is the rows."""
-    dtypes = [t.dtype for t in tensors if t is not None and t.is_floating_point()]
-    dtype, rows = reduce(torch.promote_types, dtypes), tensors[0]
-    assert rows is not None
-    return WIDE.value if dtype is torch.float32 and rows.shape[1] <= FEW else KINDS[dtype]
+def kind_of(classes: int, *dtypes: torch.dtype | None) -> int:
+    """The arithmetic that the widest float among `dtypes` asks for."""
+    floats = [dtype for dtype in dtypes if dtype is not None and dtype.is_floating_point]
+    dtype = reduce(torch.promote_types, floats)
+    return WIDE.value if dtype is torch.float32 and classes <= FEW else KINDS[dtype]
 
 
-def cut(rows: Tensor, kind: int, shapes: dict[int, Shape]) -> Cut:
+def cut(rows: Like, kind: int, shapes: dict[int, Shape]) -> Cut:
     """How `rows` are handed out."""
     outer, classes, inner = rows.shape
     swap = inner == 1
@@ -125,12 +145,38 @@ def _levels(n: int) -> int:
 
 
 def _folds(kind: int, tile: int) -> int:
-    return _levels(tile) if kind == WIDE.value else min(FOLDS, _levels(tile))
+    return 0 if kind == WIDE.value else min(FOLDS, _levels(tile))
 
 
 def bits(x: float) -> int:
     """A float64 as an integer argument."""
     return struct.unpack("<q", struct.pack("<d", x))[0]
+
+
+class Launch:
+    """A kernel with all of its arguments but the tensors.
+
+    Triton looks at every argument of every call to find the machine code for it, 100 us for forty of them. They follow
+    from the shapes and the alignment of the addresses, so the code is found once for each of these.
+    """
+
+    def __init__(self, kernel: Any, grid: tuple[int, int], numbers: tuple[int, ...], warps: int, **constants: Any):
+        self.kernel, self.grid, self.numbers, self.warps, self.constants = kernel, grid, numbers, warps, constants
+        order = [name for name in kernel.arg_names if name in constants]
+        self.rest = (*numbers, *(constants[name] for name in order))
+        self.found: dict[tuple[int | None, int], Any] = {}
+
+    def __call__(self, device: torch.device, *tensors: Tensor | None) -> None:
+        odd = 0
+        for tensor in tensors:
+            odd = 2 * odd + (tensor is not None and tensor.data_ptr() & 15 != 0)
+        code = self.found.get((device.index, odd))
+        if code is None:
+            code = self.kernel[self.grid](*tensors, *self.numbers, **self.constants, num_warps=self.warps)
+            if code is not None:  # the interpreter has none
+                self.found[device.index, odd] = code
+        else:
+            code[(*self.grid, 1)](*tensors, *self.rest)
 
 
 def on(device: torch.device) -> AbstractContextManager:
@@ -155,8 +201,80 @@ def _weights(class_weight: Tensor | None, mixed: bool) -> tuple[Tensor | None, T
     return weight, exact_sum(weight.to(torch.float64)) if mixed else None
 
 
-def _label_kind(target: Tensor | None) -> int:
-    return 0 if target is None else 2 if target.is_floating_point() else 1
+# -- facts -------------------------------------------------------------------------------------------
+
+
+class Asked(NamedTuple):
+    """What of a call chooses the kernels, beside the rows."""
+
+    target: torch.dtype | None
+    soft: Like | None
+    """A distribution."""
+    weight: torch.dtype | None
+    ignore_index: int
+    mixed: bool
+    factors: tuple[float, float] | None
+
+    @property
+    def labels(self) -> int:
+        """What the kernels call LABELS."""
+        return 0 if self.target is None else 1 if self.soft is None else 2
+
+    @property
+    def options(self) -> tuple[int, int, int]:
+        """The first of their numbers."""
+        ours, theirs = self.factors or (1.0, 0.0)
+        return self.ignore_index, bits(ours), bits(theirs)
+
+    def choice(self) -> dict[str, Any]:
+        """What several kernels know beforehand."""
+        return {
+            "LABELS": self.labels,
+            "WEIGHTED": self.weight is not None,
+            "MIXED": self.mixed,
+            "LOSS": self.factors is not None,
+        }
+
+
+def _asked(target: Tensor | None, weight: Tensor | None, ignored: int, mixed: bool, factors=None) -> Asked:
+    soft = like(target) if target is not None and target.is_floating_point() else None
+    weight_dtype = None if weight is None else weight.dtype
+    return Asked(None if target is None else target.dtype, soft, weight_dtype, ignored, mixed, factors)
+
+
+@lru_cache(4096)
+def _summary(rows: Like, asked: Asked, out: torch.dtype | None) -> tuple[int, Launch, Launch | None]:
+    """How many tiles a row has, and the launches; `out` is the dtype of the losses."""
+    kind = kind_of(rows.shape[1], rows.dtype, asked.target, asked.weight)
+    c, choice = cut(rows, kind, READ), asked.choice() | {"UNSIGNED": asked.target is torch.uint64}
+    count = c.outer * c.inner * c.tiles
+    place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows))
+    tensors = (rows,) if asked.soft is None else (rows, asked.soft)
+    first = Launch(
+        facts.summary,
+        c.grid,
+        (*asked.options, *place, *c.strides(asked.soft), count),
+        c.warps,
+        KIND=kind,
+        WHOLE=c.tiles == 1,
+        R=c.rows,
+        B=c.tile,
+        FOLDS=_folds(kind, c.tile),
+        **c.layout(*tensors),
+        **choice,
+    )
+    if c.tiles == 1:
+        return 1, first, None
+    T = _power(c.tiles)
+    R = min(max(MERGED // T, 1), _power(c.inner))
+    blocks = -(-c.inner // R)
+    place = (rows.shape[1], c.inner, blocks, *c.strides(rows), c.tiles, count)
+    numbers = (*asked.options, *place)
+    return c.tiles, first, Launch(facts.merge, (c.outer * blocks, 1), numbers, 1, R=R, T=T, **choice)
+
+
+MERGED = 64
+"""Tiles that a program of `facts.merge` joins, those of several rows where a row has few."""
 
 
 def summarise(
@@ -168,89 +286,78 @@ def summarise(
     out: tuple[Tensor | None, ...],
     factors: tuple[float, float] | None = None,
 ) -> None:
-    """`facts.summary`, and `facts.merge` where a row has several tiles. With `factors` the losses go where `picked` would."""
-    labels, kind = _label_kind(target), kind_of(rows, target, class_weight)
-    if labels == 1:
-        assert target is not None
-        if flags.eager(rows.device):
+    """The facts into `out`: peak, rest, picked, mass, mix. With `factors` the losses go where `picked` would."""
+    device = rows.device
+    if target is not None and not target.is_floating_point():
+        if flags.eager(device):
             _check.labels(target, rows.shape[1], ignore_index)
         else:
-            flags.look(rows.device)
+            flags.look(device)
         target = target.contiguous()
     weight, weight_sum = _weights(class_weight, mixed)
-    c = cut(rows, kind, READ)
-    partial = None if c.tiles == 1 else _numbers(rows, 6 * c.tiles)
-    given = (rows, rows if target is None else target, weight, weight_sum, flags.board(rows.device), partial)
-    options = (ignore_index, *map(bits, factors or (1.0, 0.0)))
-    place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows))
-    other = c.strides(target) if target is not None and labels == 2 else (0, 0, 0)
-    choice: dict[str, Any] = {
-        "LABELS": labels,
-        "UNSIGNED": target is not None and target.dtype is torch.uint64,
-        "WEIGHTED": weight is not None,
-        "MIXED": mixed,
-        "LOSS": factors is not None,
-    }
-    count = rows.shape[0] * rows.shape[2] * c.tiles
-    tensors = (rows, target) if target is not None and labels == 2 else (rows,)
-    with on(rows.device):
-        facts.summary[c.grid](
-            *(*given, *options, *place, *other, count, *out),
-            KIND=kind,
-            WHOLE=c.tiles == 1,
-            **c.layout(*tensors),
-            R=c.rows,
-            B=c.tile,
-            FOLDS=_folds(kind, c.tile),
-            num_warps=c.warps,
-            **choice,
-        )
-        if c.tiles > 1:
-            T = _power(c.tiles)
-            R = min(max(MERGED // T, 1), _power(c.inner))
-            blocks = -(-c.inner // R)
-            place = (rows.shape[1], c.inner, blocks, *c.strides(rows))
-            facts.merge[(c.outer * blocks,)](
-                *(*given, *options, *place, c.tiles, count, *out),
-                R=R,
-                T=T,
-                FOLDS=_levels(T),
-                num_warps=1,
-                **choice,
-            )
-
-
-MERGED = 64
-"""Tiles that a program of `facts.merge` joins, those of several rows where a row has few."""
+    losses = None if out[2] is None else out[2].dtype
+    asked = _asked(target, weight, ignore_index, mixed, factors)
+    tiles, first, merge = _summary(like(rows), asked, losses)
+    partial = None if merge is None else _numbers(rows, 6 * tiles)
+    tensors = (rows, rows if target is None else target, weight, weight_sum, flags.board(device), partial, *out)
+    with on(device):
+        first(device, *tensors)
+        if merge is not None:
+            merge(device, *tensors)
 
 
 def row_summary(
     rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool
 ) -> RowSummary:
     """See `xent.backends.contract`."""
-    out = _numbers(rows, 5)
+    out = [_numbers(rows)[0] for _ in range(5)]  # not parts of one: what an op returns may not overlap
     summarise(rows, target, class_weight, ignore_index, mixed, tuple(out))
     return RowSummary(*out)
 
 
-def _asked(
-    rows: Tensor, other: Tensor, weight: Tensor | None, peak: Tensor, rest: Tensor, kind: int, c: Cut, moment: bool
-) -> Tensor:
-    """The sums of `writes.split`, a tile each."""
-    sums = _numbers(rows, 2 * c.tiles)
-    writes.split[c.grid](
-        *(rows, other, weight, peak, rest, sums, rows.shape[1], c.inner, c.blocks),
-        *(*c.strides(rows), *c.strides(other), sums.numel() // 2),
+# -- gradients ---------------------------------------------------------------------------------------
+
+
+@lru_cache(4096)
+def _split(rows: Like, other: Like, weight: torch.dtype | None, moment: bool) -> tuple[int, Launch]:
+    """How many tiles a row has, and the launch of `writes.split`."""
+    kind = kind_of(rows.shape[1], rows.dtype, other.dtype, weight)
+    c = cut(rows, kind, WRITE)
+    place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows), *c.strides(other), c.outer * c.inner * c.tiles)
+    constants = {"KIND": kind, "MOMENT": moment, "WEIGHTED": weight is not None, "FOLDS": _folds(kind, c.tile)}
+    return c.tiles, Launch(
+        writes.split, c.grid, place, c.warps, R=c.rows, B=c.tile, **constants, **c.layout(rows, other)
+    )
+
+
+def _halves(rows: Tensor, other: Tensor, weight: Tensor | None, peak: Tensor, rest: Tensor, moment: bool) -> Tensor:
+    """What `writes.split` finds, a tile each."""
+    tiles, launch = _split(like(rows), like(other), None if weight is None else weight.dtype, moment)
+    sums = _numbers(rows, 2 * tiles)
+    launch(rows.device, rows, other, weight, peak, rest, sums)
+    return sums
+
+
+@lru_cache(4096)
+def _gradient(rows: Like, out: Like, asked: Asked, hard: tuple[int, ...], upstream: torch.dtype) -> Launch:
+    kind = kind_of(rows.shape[1], rows.dtype, asked.target, asked.weight)
+    c = cut(rows, kind, WRITE)
+    place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows), *c.strides(asked.soft), *c.strides(out))
+    tensors = (rows, out) if asked.soft is None else (rows, out, asked.soft)
+    T = _power(c.tiles)
+    return Launch(
+        writes.gradient,
+        c.grid,
+        (*asked.options, *place, *c.pair(hard), c.tiles, c.outer * c.inner * c.tiles),
+        c.warps,
         KIND=kind,
-        MOMENT=moment,
-        WEIGHTED=weight is not None,
-        **c.layout(rows, other),
         R=c.rows,
         B=c.tile,
         FOLDS=_folds(kind, c.tile),
-        num_warps=c.warps,
+        T=T,
+        **c.layout(*tensors),
+        **asked.choice(),
     )
-    return sums
 
 
 def row_grad(
@@ -267,36 +374,29 @@ def row_grad(
 ) -> Tensor:
     """See `xent.backends.contract`. With `factors`, `hard` is what comes from upstream, of any float dtype."""
     out = torch.empty_like(rows)
-    labels, kind = _label_kind(target), kind_of(rows, target, class_weight)
     mixed = smooth is not None if factors is None else factors[1] != 0
     weight, weight_sum = _weights(class_weight, mixed)
-    c = cut(rows, kind, WRITE)
+    target = target if target.is_floating_point() else target.contiguous()
     peak, rest = peak.contiguous(), rest.contiguous()
     if smooth is not None and smooth.stride() != hard.stride():
         hard, smooth = hard.contiguous(), smooth.contiguous()
+    asked = _asked(target, weight, ignore_index, mixed, factors)
+    launch = _gradient(like(rows), like(out), asked, hard.stride(), hard.dtype)
     with on(rows.device):
-        if labels == 1:
-            target, asked, other = target.contiguous(), None, (0, 0, 0)
-        else:
-            asked, other = _asked(rows, target, weight, peak, rest, kind, c, False), c.strides(target)
-        writes.gradient[c.grid](
-            *(rows, target, weight, weight_sum, peak, rest, asked, hard, smooth, divisor, out),
-            *(ignore_index, *map(bits, factors or (1.0, 0.0)), rows.shape[1], c.inner, c.blocks),
-            *(*c.strides(rows), *other, *c.strides(out), *c.pair(hard), c.tiles, peak.numel() * c.tiles),
-            KIND=kind,
-            LABELS=labels,
-            WEIGHTED=weight is not None,
-            MIXED=mixed,
-            LOSS=factors is not None,
-            **c.layout(rows, out, *((target,) if labels == 2 else ())),
-            R=c.rows,
-            B=c.tile,
-            FOLDS=_folds(kind, c.tile),
-            T=_power(c.tiles),
-            LEVELS=_levels(_power(c.tiles)),
-            num_warps=c.warps,
-        )
+        halves = _halves(rows, target, weight, peak, rest, False) if asked.soft is not None else None
+        launch(rows.device, rows, target, weight, weight_sum, peak, rest, halves, hard, smooth, divisor, out)
     return out
+
+
+# -- softmax -----------------------------------------------------------------------------------------
+
+
+@lru_cache(4096)
+def _softmax(rows: Like, out: Like, log: bool) -> Launch:
+    kind = kind_of(rows.shape[1], rows.dtype)
+    c = cut(rows, kind, WRITE)
+    place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows), *c.strides(out))
+    return Launch(writes.softmax, c.grid, place, c.warps, KIND=kind, LOG=log, R=c.rows, B=c.tile, **c.layout(rows, out))
 
 
 def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -304,50 +404,59 @@ def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor
     if torch.promote_types(rows.dtype, dtype) is dtype:
         rows = rows.to(dtype)  # exact
     out = torch.empty_like(rows, dtype=dtype)
-    peak, rest = _numbers(rows, 2)
+    peak, rest = _numbers(rows)[0], _numbers(rows)[0]
     summarise(rows, None, None, -100, False, (peak, rest, None, None, None))
-    c = cut(rows, kind_of(rows), WRITE)
     with on(rows.device):
-        writes.softmax[c.grid](
-            *(rows, peak, rest, out, rows.shape[1], c.inner, c.blocks, *c.strides(rows), *c.strides(out)),
-            KIND=kind_of(rows),
-            LOG=log,
-            **c.layout(rows, out),
-            R=c.rows,
-            B=c.tile,
-            num_warps=c.warps,
-        )
+        _softmax(like(rows), like(out), log)(rows.device, rows, peak, rest, out)
     return out, peak, rest
+
+
+@lru_cache(4096)
+def _slope(rows: Like, grad: Like, out: Like) -> Launch:
+    kind = kind_of(rows.shape[1], rows.dtype, grad.dtype)
+    c = cut(rows, kind, WRITE)
+    T = _power(c.tiles)
+    place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows), *c.strides(grad), *c.strides(out))
+    return Launch(
+        writes.softmax_slope,
+        c.grid,
+        (*place, c.tiles, c.outer * c.inner * c.tiles),
+        c.warps,
+        KIND=kind,
+        R=c.rows,
+        B=c.tile,
+        FOLDS=_folds(kind, c.tile),
+        T=T,
+        **c.layout(rows, grad, out),
+    )
 
 
 def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:
     """See `xent.backends.contract`."""
-    out, kind = torch.empty_like(rows), kind_of(rows, grad)
-    c = cut(rows, kind, WRITE)
-    peak, rest = peak.contiguous(), rest.contiguous()
+    out, peak, rest = torch.empty_like(rows), peak.contiguous(), rest.contiguous()
     with on(rows.device):
-        moments = _asked(rows, grad, None, peak, rest, kind, c, True)
-        writes.softmax_slope[c.grid](
-            *(rows, grad, peak, rest, moments, out, rows.shape[1], c.inner, c.blocks),
-            *(*c.strides(rows), *c.strides(grad), *c.strides(out), c.tiles, moments.numel() // 2),
-            KIND=kind,
-            **c.layout(rows, grad, out),
-            R=c.rows,
-            B=c.tile,
-            FOLDS=_folds(kind, c.tile),
-            T=_power(c.tiles),
-            LEVELS=_levels(_power(c.tiles)),
-            num_warps=c.warps,
-        )
+        moments = _halves(rows, grad, None, peak, rest, True)
+        _slope(like(rows), like(grad), like(out))(rows.device, rows, grad, peak, rest, moments, out)
     return out
+
+
+# -- sums --------------------------------------------------------------------------------------------
+
+
+@lru_cache(4096)
+def _sum(kernel: Any, count: int, rows: int, stride: int, dtype: torch.dtype, **constants: Any) -> Launch:
+    if kernel is sums.shrink:
+        return Launch(kernel, (-(-count // sums.BLOCK), rows), (count, stride), 4, B=sums.BLOCK)
+    numbers = (count, stride, constants.pop("rows_in_all")) if kernel is sums.reduce else (count, stride)
+    return Launch(kernel, (1, rows), numbers, 4, B=_power(count), **constants)
 
 
 def _one_block(values: Tensor) -> Tensor:
     """Rows of numbers with the same sums, short enough for one block."""
     while values.shape[1] > sums.BLOCK:
-        blocks = -(-values.shape[1] // sums.BLOCK)
-        fewer = values.new_empty((values.shape[0], blocks * sums.PARTS))
-        sums.shrink[(blocks, values.shape[0])](values, fewer, values.shape[1], values.stride(0), B=sums.BLOCK)
+        rows, count = values.shape
+        fewer = values.new_empty((rows, -(-count // sums.BLOCK) * sums.PARTS))
+        _sum(sums.shrink, count, rows, values.stride(0), values.dtype)(values.device, values, fewer)
         values = fewer
     return values
 
@@ -359,8 +468,7 @@ def exact_sum(values: Tensor) -> Tensor:
     values = values.reshape(shape.numel(), values.shape[-1]).contiguous()
     with on(values.device):
         few = _one_block(values)
-        block = _power(few.shape[1])
-        sums.total[(1, shape.numel())](few, out, few.shape[1], few.stride(0), B=block)
+        _sum(sums.total, few.shape[1], few.shape[0], few.stride(0), few.dtype)(values.device, few, out)
     return out
 
 
@@ -373,7 +481,7 @@ def loss(
     reduction: str,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss in `dtype` (of each row for ``"none"``), what a gradient is divided by, and the facts `peak` and `rest`."""
+    """The loss in `dtype` (of each row for ``"none"``), what a gradient is divided by, `peak` and `rest`."""
     numbers = _numbers(rows, 4)
     losses, mass, peak, rest = numbers
     if reduction == "none":
@@ -385,15 +493,19 @@ def loss(
     out, divisor = rows.new_empty((), dtype=dtype), rows.new_empty((), dtype=torch.float64)
     with on(rows.device):
         few = _one_block(numbers[:2].view(2, -1))
-        sums.reduce[(1,)](
-            *(few, out, divisor, few.shape[1], few.stride(0), peak.numel()),
-            B=_power(few.shape[1]),
-            MEAN=reduction == "mean",
-            COUNTED=target.is_floating_point(),
-        )
+        count, mean = peak.numel(), reduction == "mean"
+        soft = target.is_floating_point()
+        reduce = _sum(sums.reduce, few.shape[1], 1, few.stride(0), dtype, rows_in_all=count, MEAN=mean, COUNTED=soft)
+        reduce(rows.device, few, out, divisor)
     return out, divisor, peak, rest
 
 
 @cache
 def _one(device: torch.device) -> Tensor:
     return torch.ones((), dtype=torch.float64, device=device)
+
+
+def forget() -> None:
+    """Launches as they are cut now, for whoever has changed the shapes of programs."""
+    for remembered in (_summary, _split, _gradient, _softmax, _slope, _sum):
+        remembered.cache_clear()

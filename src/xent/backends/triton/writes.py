@@ -5,6 +5,7 @@ import triton.language as tl
 
 from .arithmetic import (
     HALF,
+    LIFT_HALF,
     WIDE,
     added,
     binade,
@@ -24,12 +25,6 @@ _INFINITY = tl.constexpr(float("inf"))
 
 
 @triton.jit
-def whole_power(n):
-    """``2**n`` as float64, for a normal one."""
-    return ((n + 1023).to(tl.int64) << 52).to(tl.float64, bitcast=True)
-
-
-@triton.jit
 def scaled_probability(x, peak, factor, KIND: tl.constexpr):
     """``exp(x - peak) factor``, the factor a float64 number a row: one rounding more than exp has.
 
@@ -44,7 +39,7 @@ def scaled_probability(x, peak, factor, KIND: tl.constexpr):
         k = binade(peak, base)
         near = near_peak(peak, base)
         if KIND == HALF:
-            lift = tl.zeros_like(k) + 32.0
+            lift = tl.zeros_like(k) + LIFT_HALF
         else:
             exponent = ((factor.to(tl.int64, bitcast=True) >> 52) & 2047) - 1023
             lift = (64 + tl.minimum(tl.maximum(exponent, -126), 59)).to(tl.float32)
@@ -61,14 +56,16 @@ def _facts(peak, rest, n, live):
 
 
 @triton.jit
-def _store(out, value, o, i, live, oo, ov, oi, V, B: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr):
+def _store(
+    out, value, o, i, live, oo, ov, oi, V, B: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr
+):
     oo, ov, oi, V = known(oo, CU * IU), known(ov, IU), known(oi, CU), known(V, CU)
     _, inside, first, step = classes_of(V, ov, B, FAR)
     at = (o * oo + i * oi + first)[:, None] + step
     tl.store(out + at, rounded(value, out), mask=live[:, None] & inside[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["V", "inner", "blocks", "so", "to", "count"])
 def split(
     rows, other, weight, peak_at, rest_at, sums,
     V, inner, blocks, so, sv, si, to, tv, ti, count,
@@ -94,21 +91,25 @@ def split(
 
 
 @triton.jit
-def _halves(sums, n, live, tiles, count, R: tl.constexpr, T: tl.constexpr, LEVELS: tl.constexpr):
+def _halves(sums, n, live, tiles, count, R: tl.constexpr, T: tl.constexpr):
     """The two sums that `split` left in parts."""
     t = tl.arange(0, T)[None, :]
     spot, there = sums + (n * tiles)[:, None] + t, live[:, None] & (t < tiles)
-    top = added(tl.load(spot, mask=there, other=0.0), R, T, LEVELS)
-    return top, added(tl.load(spot + count, mask=there, other=0.0), R, T, LEVELS)
+    top = added(tl.load(spot, mask=there, other=0.0), R, T, 0)
+    return top, added(tl.load(spot + count, mask=there, other=0.0), R, T, 0)
 
 
-@triton.jit(do_not_specialize=["ignore_index", "ours", "theirs"])
+@triton.jit(
+    do_not_specialize=[
+        "ignore_index", "ours", "theirs", "V", "inner", "blocks", "so", "to", "oo", "ho", "tiles", "count",
+    ]
+)  # fmt: skip
 def gradient(
     rows, target, weight, weight_sum, peak_at, rest_at, sums, hard_at, smooth_at, divisor_at, out,
     ignore_index, ours, theirs, V, inner, blocks, so, sv, si, to, tv, ti, oo, ov, oi, ho, hi, tiles, count,
     KIND: tl.constexpr, LABELS: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr, LOSS: tl.constexpr,
     FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr,
-    T: tl.constexpr, LEVELS: tl.constexpr,
+    T: tl.constexpr,
 ):  # fmt: skip
     """``hard (mass p - a) + smooth (sum(w) p - w)``. With LOSS the two factors come from one upstream number a row."""
     o, i, live, n = place(inner, blocks, R, IU)
@@ -136,7 +137,7 @@ def gradient(
         top = tl.where(logit == peak, mass, 0.0)
         off = mass - top
     else:
-        top, off = _halves(sums, n, live, tiles, count, R, T, LEVELS)
+        top, off = _halves(sums, n, live, tiles, count, R, T)
         mass = top + off
     scale = hard * mass
     lifted = hard * (off - top * rest)
@@ -157,22 +158,28 @@ def gradient(
         pull = smooth[:, None].to(x.dtype)
         value -= (pull * w) if WEIGHTED else pull
     if LABELS == 1:
-        amount = (hard * mass).to(x.dtype)
         at -= tl.program_id(1).to(tl.int64) * B
         here = tl.where(right & (at >= 0) & (at < B), at, -1).to(tl.int32)
-        value = tl.where(tl.arange(0, B)[None, :] == here[:, None], value - amount[:, None], value)
+        kept, added_to = tl.zeros_like(hard) + 1.0, -hard * mass
+        if not MIXED:  # the label is the only class that anything is subtracted from, so the only one to be lifted
+            lift = (logit == peak) & (rest < 1.0)
+            kept, added_to = tl.where(lift, 0.0, 1.0), tl.where(lift, lifted / (1.0 + rest), added_to)
+        at_label = tl.fma(value, kept[:, None].to(x.dtype), added_to[:, None].to(x.dtype))
+        value = tl.where(tl.arange(0, B)[None, :] == here[:, None], at_label, value)
     else:
         a = load_tile(target, o, i, live, to, tv, ti, V, B, FAR, CU, IU, 0.0).to(x.dtype)
         a = a * load_weight(weight, V, B).to(x.dtype) if WEIGHTED else a
         value -= hard[:, None].to(x.dtype) * a
-    value = tl.where(at_peak, (lifted / (1.0 + rest))[:, None].to(x.dtype), value)
+    if MIXED or LABELS == 2:
+        value = tl.where(at_peak, (lifted / (1.0 + rest))[:, None].to(x.dtype), value)
     _store(out, value, o, i, live, oo, ov, oi, V, B, FAR, CU, IU)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["V", "inner", "blocks", "so", "oo"])
 def softmax(
     rows, peak_at, rest_at, out, V, inner, blocks, so, sv, si, oo, ov, oi,
-    KIND: tl.constexpr, LOG: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+    KIND: tl.constexpr, LOG: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr,
+    R: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """``p``, or ``log p`` in float64 until it is rounded."""
     o, i, live, n = place(inner, blocks, R, IU)
@@ -193,19 +200,19 @@ def softmax(
     _store(out, value, o, i, live, oo, ov, oi, V, B, FAR, CU, IU)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["V", "inner", "blocks", "so", "to", "oo", "tiles", "count"])
 def softmax_slope(
     rows, slope, peak_at, rest_at, sums, out,
     V, inner, blocks, so, sv, si, to, tv, ti, oo, ov, oi, tiles, count,
-    KIND: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr,
-    T: tl.constexpr, LEVELS: tl.constexpr,
+    KIND: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr,
+    R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     """``p (g - sum p g)``; at a peak with most of the mass ``(g rest - sum of the others) / (1 + rest)``."""
     o, i, live, n = place(inner, blocks, R, IU)
     x = load_tile(rows, o, i, live, so, sv, si, V, B, FAR, CU, IU, -_INFINITY)
     g = load_tile(slope, o, i, live, to, tv, ti, V, B, FAR, CU, IU, 0.0)
     peak, rest = _facts(peak_at, rest_at, n, live)
-    top, off = _halves(sums, n, live, tiles, count, R, T, LEVELS)
+    top, off = _halves(sums, n, live, tiles, count, R, T)
     x = x.to(tl.float64 if KIND == WIDE else tl.float32)
     g = g.to(x.dtype)
     at_peak = (x == peak[:, None].to(x.dtype)) & (rest < 1.0)[:, None]

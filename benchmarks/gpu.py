@@ -194,15 +194,17 @@ def main() -> None:
         "python": platform.python_version(),
         "unit": "ms",
     }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     if options.sweep:  # eight processes fill Triton's cache, one measures
         again = [sys.executable, __file__, "--sweep", "--compile-only"]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda k: subprocess.run([*again, str(k)], env=os.environ), range(8)))
         found["sweep"] = sweep(ASKED)
-    else:
-        found["asked"] = [one(case, losses(), True, True) for case in ASKED]
-        found["grid"] = [] if options.quick else [one(case, losses(), False, False) for case in GRID]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for name, cases in {"asked": ASKED, "grid": [] if options.quick else GRID}.items():
+        found[name] = []
+        for case in [] if options.sweep else cases:
+            found[name].append(one(case, losses(), name == "asked", True))
+            options.out.write_text(json.dumps(found, indent=1) + "\n")
     options.out.write_text(json.dumps(found, indent=1) + "\n")
     print(options.out)
 

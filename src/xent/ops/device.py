@@ -44,10 +44,10 @@ def cross_entropy(
 
 def _loss(plan: _plan.Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     factors = _algebra.factors(plan.smoothing, plan.classes)
-    loss, *kept = triton.loss(
+    loss, divisor, peak, rest = triton.loss(
         plan.rows, plan.target, plan.class_weight, plan.ignore_index, factors, plan.reduction, plan.dtype
     )
-    return (loss.reshape(plan.shape) if plan.reduction == "none" else loss), *kept
+    return (loss.reshape(plan.shape) if plan.reduction == "none" else loss), divisor, peak, rest
 
 
 class _Loss(Function):
@@ -55,7 +55,7 @@ class _Loss(Function):
 
     @staticmethod
     def forward(ctx: Any, input, plan):  # pyright: ignore[reportIncompatibleMethodOverride]
-        loss, ctx.divisor, *ctx.facts = _loss(plan)
+        loss, ctx.divisor, ctx.peak, ctx.rest = _loss(plan)
         ctx.save_for_backward(input, plan.target, plan.class_weight)
         ctx.ignore_index, ctx.factors = plan.ignore_index, _algebra.factors(plan.smoothing, plan.classes)
         ctx.each = plan.reduction == "none"
@@ -66,7 +66,7 @@ class _Loss(Function):
         input, target, weight = ctx.saved_tensors
         rows = _plan.rows_of(input, 0 if input.ndim == 1 else 1)
         outer, _, inner = rows.shape
-        call = (target, weight, ctx.ignore_index, *ctx.facts)
+        call = (target, weight, ctx.ignore_index, ctx.peak, ctx.rest)
         share = grad.reshape(outer, inner) if ctx.each else grad
         if torch.is_grad_enabled() or not (unwatched() and ordinary(grad)) or is_legacy_batchedtensor(grad):
             ours, theirs = ctx.factors

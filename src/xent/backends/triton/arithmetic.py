@@ -4,6 +4,10 @@ A tile is ``[R, B]``, R rows of B classes. The compiler hands a tile out to thre
 would add it up in that order: so floats are added here in pairs written out, or where the sum is exact.
 """
 
+# Triton compiles these functions: a constant may be given as a plain number, and a name bound under a constant.
+# pyright: reportArgumentType=false, reportPossiblyUnboundVariable=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+
 import os
 
 import torch

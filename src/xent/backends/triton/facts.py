@@ -1,6 +1,10 @@
 """Logits -> facts. A program reads a tile of some rows once; what it found is settled at once if the tile is the whole
 row, and else left in float64 for `merge`, which joins the tiles of a row in their order."""
 
+# Triton compiles these functions: a constant may be given as a plain number, and a name bound under a constant.
+# pyright: reportArgumentType=false, reportPossiblyUnboundVariable=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+
 import triton
 import triton.language as tl
 

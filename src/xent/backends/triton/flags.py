@@ -91,7 +91,8 @@ def look(device: torch.device) -> None:
     more = ", ..." if len(found) > 5 else ""
     raise TargetError(
         f"an earlier call on {device} had labels that are no class (classes are 0 ... {found[0][2] - 1}): "
-        f"{shown}{more}; {len(found)} or more rows, counted through the flattened target. Their loss was nan and their gradient 0.\n"
+        f"{shown}{more}; {len(found)} or more rows, counted through the flattened target. "
+        "Their loss was nan and their gradient 0.\n"
         '  xent.set_checks("eager") raises in the call itself. A tokenizer larger than the model, or a padding id? '
         "Pass ignore_index=..., or fix the labels."
     )

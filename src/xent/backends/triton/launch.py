@@ -153,6 +153,10 @@ def bits(x: float) -> int:
     return struct.unpack("<q", struct.pack("<d", x))[0]
 
 
+OPTIONS = {"enable_fp_fusion": False}
+"""Of two products in a sum the assembler would fuse either one, as the layout suits it: a bit would depend on it."""
+
+
 class Launch:
     """A kernel with all of its arguments but the tensors.
 
@@ -172,7 +176,7 @@ class Launch:
             odd = 2 * odd + (tensor is not None and tensor.data_ptr() & 15 != 0)
         code = self.found.get((device.index, odd))
         if code is None:
-            code = self.kernel[self.grid](*tensors, *self.numbers, **self.constants, num_warps=self.warps)
+            code = self.kernel[self.grid](*tensors, *self.numbers, **self.constants, num_warps=self.warps, **OPTIONS)
             if code is not None:  # the interpreter has none
                 self.found[device.index, odd] = code
         else:

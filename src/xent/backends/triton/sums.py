@@ -4,6 +4,10 @@ A block becomes six float64 numbers that hold its sum to 147 bits below its larg
 way, until one block is left (a fixed-point form of Demmel and Nguyen, Parallel reproducible summation, 2015).
 """
 
+# Triton compiles these functions: a constant may be given as a plain number, and a name bound under a constant.
+# pyright: reportArgumentType=false, reportPossiblyUnboundVariable=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+
 import triton
 import triton.language as tl
 

@@ -1,5 +1,9 @@
 """Logits and facts -> one number a class, written once: gradients, softmax, log_softmax. No tile waits for another."""
 
+# Triton compiles these functions: a constant may be given as a plain number, and a name bound under a constant.
+# pyright: reportArgumentType=false, reportPossiblyUnboundVariable=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
+
 import triton
 import triton.language as tl
 

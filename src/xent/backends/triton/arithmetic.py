@@ -60,6 +60,15 @@ def binade(peak, base):
 
 
 @triton.jit
+def scale_of(peak, base, lift, KIND: tl.constexpr):
+    """What exp is scaled down by: the binade of the peak less `lift`."""
+    scale = binade(peak, base) - lift
+    if KIND == HALF:
+        scale = tl.where(base != 0, 0.0, scale)
+    return scale
+
+
+@triton.jit
 def exp2_part(f):
     """``2**f`` for f in [-1/2, 1/2]: minimax of degree 6, error 2**-28.9 before and 0.94 ulp after rounding."""
     p = tl.fma(f, 0.00015353360504377633, 0.0013398875016719103)
@@ -89,10 +98,10 @@ def scaled_exp(x, base, floor, scale, KIND: tl.constexpr):
     The logit is reduced itself, not its distance from the peak, whose rounding would have to be carried: the
     product with log2(e) goes into a fused multiply-add with the whole number that it is near.
     """
-    x = x - base
-    if KIND == HALF:
-        return exp2_unit(tl.fma(x, _LOG2E, -scale))
-    x = tl.maximum(x, floor, propagate_nan=tl.PropagateNan.ALL)
+    if KIND == HALF:  # 16-bit logits with a base differ by 512 or not at all: 1 or 0, so the slope may be 1
+        far = base != 0
+        return exp2_unit(tl.fma(x, tl.where(far, 1.0, _LOG2E), -tl.where(far, base, scale)))
+    x = tl.maximum(x - base, floor, propagate_nan=tl.PropagateNan.ALL)
     whole = tl.fma(x, _LOG2E, _MAGIC)
     f = tl.fma(x, _LOG2E_LOW, tl.fma(x, _LOG2E, -(whole - _MAGIC)))
     biased = whole.to(tl.int32, bitcast=True) - (scale.to(tl.int32) + (0x4B400000 - 127))

@@ -14,7 +14,6 @@ from .arithmetic import (
     LIFT_HALF,
     WIDE,
     added,
-    binade,
     but_one_peak,
     deepest,
     distance,
@@ -24,6 +23,7 @@ from .arithmetic import (
     near_peak,
     pivot,
     rounded,
+    scale_of,
     scaled_exp,
     size_of_peak,
 )
@@ -81,7 +81,7 @@ def rest_of(x, peak, R: tl.constexpr, B: tl.constexpr, KIND: tl.constexpr, FOLDS
         largest, rest = but_one_peak(exp_wide(x, safe[:, None]), R, B, FOLDS)
     else:
         base = pivot(peak)
-        scale = binade(peak, base) - (LIFT_HALF if KIND == HALF else LIFT)
+        scale = scale_of(peak, base, LIFT_HALF if KIND == HALF else LIFT, KIND)
         e = scaled_exp(x, base[:, None], deepest(peak, base)[:, None], scale[:, None], KIND)
         largest, rest = but_one_peak(e, R, B, FOLDS)
         rest = rest / size_of_peak(near_peak(peak, base), scale, KIND)

@@ -12,7 +12,6 @@ from .arithmetic import (
     LIFT_HALF,
     WIDE,
     added,
-    binade,
     deepest,
     exp_wide,
     from_bits,
@@ -20,6 +19,7 @@ from .arithmetic import (
     near_peak,
     pivot,
     rounded,
+    scale_of,
     scaled_exp,
     size_of_peak,
 )
@@ -40,14 +40,13 @@ def scaled_probability(x, peak, factor, KIND: tl.constexpr):
     else:
         peak = peak.to(tl.float32)
         base = pivot(peak)
-        k = binade(peak, base)
         near = near_peak(peak, base)
         if KIND == HALF:
-            lift = tl.zeros_like(k) + LIFT_HALF
+            lift = tl.zeros_like(near) + LIFT_HALF
         else:
             exponent = ((factor.to(tl.int64, bitcast=True) >> 52) & 2047) - 1023
             lift = (64 + tl.minimum(tl.maximum(exponent, -126), 59)).to(tl.float32)
-        scale = k - lift
+        scale = scale_of(peak, base, lift, KIND)
         share = (factor / size_of_peak(near, scale, KIND)).to(tl.float32)
         p = scaled_exp(x, base[:, None], deepest(peak, base)[:, None], scale[:, None], KIND) * share[:, None]
     return tl.where(factor[:, None] != 0, p, 0.0)

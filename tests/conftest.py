@@ -43,8 +43,11 @@ def assert_within_ulps():
     return _assert_within_ulps
 
 
-def _assert_within_ulps(got: torch.Tensor, want: torch.Tensor, allowed: float, noise: float = 1e-15) -> None:
-    """nan and inf must agree; `noise` is what float64 itself may be off by, for a largest element of 1."""
+def _assert_within_ulps(
+    got: torch.Tensor, want: torch.Tensor, allowed: float, noise: float = 1e-15, size: torch.Tensor | None = None
+) -> None:
+    """nan and inf must agree; `noise` is what float64 itself may be off by, for a largest element of 1. The ulp is
+    that of `size`, where `want` is a difference of numbers so large."""
     assert got.shape == want.shape
     assert want.dtype is torch.float64
     limit = torch.finfo(got.dtype)
@@ -52,7 +55,7 @@ def _assert_within_ulps(got: torch.Tensor, want: torch.Tensor, allowed: float, n
     special = ~rounded.isfinite() | (want.abs() > limit.max)
     torch.testing.assert_close(have[special], rounded[special], rtol=0, atol=0, equal_nan=True)
     have, want = have[~special], want[~special]
-    _, exponent = torch.frexp(want)
+    _, exponent = torch.frexp(want if size is None else torch.fmax(size.abs()[~special], want.abs()))
     ulp = (limit.eps * 2.0 ** (exponent.double() - 1)).clamp_min(limit.tiny * limit.eps)
     noise *= max(1.0, want.abs().max().item()) if want.numel() else 1.0
     error = ((have - want).abs() - noise).clamp_min(0.0) / ulp

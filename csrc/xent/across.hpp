@@ -12,8 +12,6 @@ template <class T, class V> class Across {
     using Numbers = Each<V>;
     static constexpr int halves = Numbers::halves;
     static constexpr bool careful = sizeof(T) == 8, carried = sizeof(T) >= 4;
-    // Rows whose peak is as large are left to others (Distance).
-    static constexpr double farthest = sizeof(T) < 8 ? far : infinity;
 
     // Lanes of logits, `step` apart from class to class, of a distribution and of slopes if there are any.
     Across(Wide *logits, const Wide *of_q, const Wide *of_g, int64_t step, int64_t classes)
@@ -129,56 +127,73 @@ template <class T, class V> class Across {
         });
         for (int h = 0; h < halves; h++) top->half[h] = on[h].lanes(), off->half[h] = below[h].lanes();
     }
-    // exp(x - peak) factor - hard q w - smooth w, and `lifted` at the peak of rows where `lone` is 1.
+    // exp(x - peak) factor - hard q w - smooth w, and `lifted` at the peak of rows where `lone` is 1. With class weights
+    // the difference is taken in double.
     void difference(V peak, const Numbers &factor, const Numbers &hard, bool target, bool smoothed,
                     const Numbers &smooth, const double *w, const Numbers &lone, const Numbers &lifted) {
         const D8 zero = D8::of(0), down = D8::of(1 / lift<V>);
-        each(peak, target ? of_q : nullptr, lone, lifted, [&](int64_t j, int h, D8 e, D8 q) XENT_ALWAYS {
-            const D8 weight = D8::of(w ? w[j] : 1.0);
-            D8 g = select(equal(factor.half[h], zero), zero, e * (factor.half[h] * down));
-            if (target) g = fma(zero - hard.half[h], w ? q * weight : q, g);
-            return smoothed ? fma(zero - smooth.half[h], weight, g) : g;
-        });
-    }
-    // g at the first class at the peak.
-    V at_peak(V peak) const {
-        V found = V::of(0);
-        for (int64_t j = size - 1; j >= 0; j--) found = select(equal(logit(j), peak), V::load(of_g + j * step), found);
-        return found;
-    }
-    // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others: see Row::slopes.
-    void slopes(V peak, const Numbers &origin, Numbers *top, Numbers *off) const {
+        Numbers f, minus, less;
+        for (int h = 0; h < halves; h++) {
+            f.half[h] = factor.half[h] * down;
+            minus.half[h] = zero - hard.half[h], less.half[h] = smoothed ? zero - smooth.half[h] : zero;
+        }
+        const V by = narrow(f), ask = narrow(minus), all = narrow(less), single = narrow(lifted);
+        const V highest = lonely(peak, lone), none = V::of(0);
+        const auto silent = equal(by, none);
         const Distance<V, carried> distance(peak);
-        Sum<careful> on[halves], below[halves];
         for (int64_t j = 0; j < size; j++) {
             V low;
-            const V d = distance(logit(j), &low);
-            const Numbers e = widen_lanes(exp_lifted(d, low)), slope = widen_lanes(V::load(of_g + j * step));
-            for (int h = 0; h < halves; h++) {
-                const D8 zero = D8::of(0), term = e.half[h] * (slope.half[h] - origin.half[h]);
-                if (halves == 2) {
-                    below[h].add(term);
-                    continue;
-                }
-                const D8 asked = select(equal(e.half[h], zero), zero, term);
-                const auto level = equal(widen_lanes(d).half[h], zero);
-                on[h].add(select(level, asked, zero)), below[h].add(select(level, zero, asked));
-            }
-        }
-        for (int h = 0; h < halves; h++) {
-            top->half[h] = on[h].lanes() * D8::of(1 / lift<V>);
-            off->half[h] = below[h].lanes() * D8::of(1 / lift<V>);
+            const V x = logit(j), d = distance(x, &low), e = select(silent, none, exp_lifted(d, low)), q = target ? V::load(of_q + j * step) : d;
+            const V g = w ? weighed(e, q, f, minus, less, target, w[j]) : fma(e, by, target ? fma(q, ask, all) : all);
+            select(equal(x, highest), single, g).store(at + j * step);
         }
     }
-    // p (g - origin - mean), and `lifted` at the peak of rows where `lone` is 1.
-    void softmax_gradient(V peak, const Numbers &rest, const Numbers &origin, const Numbers &mean, const Numbers &lone,
+    // The peaks of rows where `lone` is 1; what no logit is elsewhere.
+    static XENT_INLINE V lonely(V peak, const Numbers &lone) {
+        return select(equal(narrow(lone), V::of(1)), peak, V::of(static_cast<Wide>(infinity)));
+    }
+
+    // As Row::slopes. The exponentials take the place of the logits, and -1 that of a lone peak.
+    Numbers slopes(V peak, const Numbers &lone, Numbers *rest, Numbers *top, Numbers *off) {
+        const Distance<V, carried> distance(peak);
+        const V zero = V::of(0), one = V::of(1), minus = V::of(-1), highest = lonely(peak, lone);
+        Sum<careful> on[halves], below[halves], mass[halves];
+        V squares = zero, peaks = zero;
+        for (int64_t j = 0; j < size; j++) {
+            V low;
+            const V x = logit(j), d = distance(x, &low), e = exp_lifted(d, low), g = V::load(of_g + j * step);
+            const auto level = equal(d, zero);
+            select(equal(x, highest), minus, e).store(at + j * step);
+            peaks = peaks + select(level, one, zero);
+            if (halves == 2) squares = fma(g, g, squares);
+            const Numbers other = widen_lanes(select(level, zero, e)), slope = widen_lanes(g);
+            const Numbers highs = widen_lanes(select(level, g, zero));
+            for (int h = 0; h < halves; h++) {
+                const D8 none = D8::of(0), a = other.half[h], term = a * slope.half[h];
+                on[h].add(highs.half[h]), mass[h].add(a);
+                below[h].add(halves == 2 ? term : select(equal(a, none), none, term));
+            }
+        }
+        const Numbers counted = widen_lanes(peaks);
+        for (int h = 0; h < halves; h++) {
+            const D8 down = D8::of(1 / lift<V>);
+            top->half[h] = on[h].lanes(), off->half[h] = below[h].lanes() * down;
+            if (halves == 2) rest->half[h] = fma(mass[h].lanes(), down, counted.half[h] - D8::of(1));
+        }
+        return widen_lanes(squares);
+    }
+    // p (g - origin - mean) from what `slopes` left, and `lifted` at a lone peak.
+    void softmax_gradient(V, const Numbers &rest, const Numbers &origin, const Numbers &mean, const Numbers &,
                           const Numbers &lifted) {
         Numbers share;
         for (int h = 0; h < halves; h++) share.half[h] = divided(D8::of(1 / lift<V>), D8::of(1) + rest.half[h]);
-        each(peak, of_g, lone, lifted, [&](int64_t, int h, D8 e, D8 slope) XENT_ALWAYS {
-            const D8 zero = D8::of(0), step = e * share.half[h] * ((slope - origin.half[h]) - mean.half[h]);
-            return halves == 2 ? step : select(equal(e, zero), zero, step);
-        });
+        const V f = narrow(share), high = narrow(origin), low = narrow(mean), single = narrow(lifted);
+        const V zero = V::of(0), minus = V::of(-1);
+        for (int64_t j = 0; j < size; j++) {
+            const V e = logit(j), step_of = e * ((V::load(of_g + j * step) - high) - low) * f;
+            const V p = halves == 2 ? step_of : select(equal(e, zero), zero, step_of);
+            select(equal(e, minus), single, p).store(at + j * step);
+        }
     }
 
     // Fewer classes are looked through for the label, lane by lane at once; more are indexed.
@@ -194,24 +209,17 @@ template <class T, class V> class Across {
             for (int h = 0; h < halves; h++) visit(h, target ? (w ? q.half[h] * weight : q.half[h]) : weight, x.half[h]);
         }
     }
-    // value(j, half, exp, other) in double for every class, into the place of the logits, and `lifted` at lone peaks.
-    template <class Value>
-    XENT_INLINE void each(V peak, const Wide *other, const Numbers &lone, const Numbers &lifted, Value value) {
-        const Distance<V, carried> distance(peak);
-        const D8 zero = D8::of(0), one = D8::of(1);
-        for (int64_t j = 0; j < size; j++) {
-            V low;
-            const V d = distance(logit(j), &low);
-            const Numbers e = widen_lanes(exp_lifted(d, low)), apart = widen_lanes(d);
-            const Numbers beside = other ? widen_lanes(V::load(other + j * step)) : Numbers();
-            Numbers out;
-            for (int h = 0; h < halves; h++) {
-                const D8 g = value(j, h, e.half[h], beside.half[h]);
-                const D8 single = select(equal(apart.half[h], zero), lifted.half[h], g);
-                out.half[h] = select(equal(lone.half[h], one), single, g);
-            }
-            narrow(out).store(at + j * step);
+    // An entry of `difference` under a class weight.
+    static XENT_INLINE V weighed(V e, V q, const Numbers &factor, const Numbers &hard, const Numbers &smooth, bool target,
+                                 double weight) {
+        const Numbers wide = widen_lanes(e), asked = widen_lanes(q);
+        const D8 w = D8::of(weight);
+        Numbers out;
+        for (int h = 0; h < halves; h++) {
+            const D8 g = fma(smooth.half[h], w, wide.half[h] * factor.half[h]);
+            out.half[h] = target ? fma(hard.half[h], asked.half[h] * w, g) : g;
         }
+        return narrow(out);
     }
 
     Wide *at;

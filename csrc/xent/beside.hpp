@@ -32,8 +32,6 @@ template <class T, class V> class Beside {
     static constexpr int lanes = V::lanes, halves = Numbers::halves;
     static constexpr bool careful = sizeof(T) == 8, carried = sizeof(T) >= 4;
 
-    static constexpr double farthest = infinity;
-
     // `room`: for the exponentials of `lanes` rows, `wide` apart.
     Beside(int64_t classes, Wide *room, int64_t wide, bool past) : size(classes), room(room), wide(wide), past(past) {}
 
@@ -123,18 +121,14 @@ template <class T, class V> class Beside {
             row.difference(out[k], f[k], single[k] == 1, top[k], h[k], target ? q[k] : nullptr, smoothed ? s[k] : 0.0, w, past);
         }, peak);
     }
-    V at_peak(V peak) const {
-        Wide found[lanes] = {}, top[lanes];
-        peak.store(top);
-        for (int64_t k = 0; k < count; k++) found[k] = static_cast<Wide>(row(k, top[k]).at_peak(g[k]));
-        return V::load(found);
-    }
-    void slopes(V peak, const Numbers &origin, Numbers *top, Numbers *off) const {
-        double on[lanes] = {}, below[lanes] = {}, start[lanes];
+    Numbers slopes(V peak, const Numbers &, Numbers *rest, Numbers *top, Numbers *off) const {
+        double mass[lanes], on[lanes] = {}, below[lanes] = {}, squares[lanes] = {};
         Wide tops[lanes];
-        origin.store(start), peak.store(tops);
-        for (int64_t k = 0; k < count; k++) row(k, tops[k]).slopes(g[k], start[k], &on[k], &below[k], room + k * wide);
-        *top = Numbers::load(on), *off = Numbers::load(below);
+        rest->store(mass), peak.store(tops);
+        for (int64_t k = 0; k < count; k++)
+            squares[k] = row(k, tops[k]).slopes(g[k], &mass[k], &on[k], &below[k], room + k * wide);
+        *rest = Numbers::load(mass), *top = Numbers::load(on), *off = Numbers::load(below);
+        return Numbers::load(squares);
     }
     void softmax_gradient(V peak, const Numbers &rest, const Numbers &origin, const Numbers &mean, const Numbers &lone,
                           const Numbers &lifted) {

@@ -9,7 +9,9 @@
 //   larger(a, b), smaller(a, b)           b where either is nan, as x86 has it: larger(bound, x) keeps a nan in x
 //   equal, at_least -> Mask; any(Mask), all(Mask), number(Mask), first_of(Mask); select(Mask, yes, no)
 //   largest(a), sum_of(a)                 of the lanes: if none is nan; halves, then quarters, ... are added
-//   lookup(table, sum), scaled(p, sum, n) the two ends of exp (math.hpp)
+//   from(lowest, x, &above)               x where it is at least `lowest` or nan, as `above` says; elsewhere anything
+//   lookup(table, sum)                    the two ends of exp (math.hpp): 0 elsewhere, and no subnormal on the way, for
+//   scaled(above, p, sum, n)              which many processors need 150 cycles
 //   binade(u, &k, &down)                  u = 2**k m with m in [sqrt 1/2, sqrt 2): k, and 2**-k
 //   low_half, high_half, rounded          between 16 floats and twice 8 doubles
 //   transpose(rows)                       a square of 16 x 16 floats or 8 x 8 doubles

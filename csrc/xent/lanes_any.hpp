@@ -79,14 +79,18 @@ XENT_INLINE F16 lookup(F16 table, F16 sum) {
     for (int i = 0; i < 16; i++) found.v[i] = table.v[at[i]];
     return found;
 }
-// In two factors, since 2**n may be less than the smallest number; the first is 1 unless the result is 0.
-XENT_INLINE F16 scaled(F16 p, F16 sum, F16) {
-    const i16 n = (sum.bits() - F16::of(sixteenths).bits()) >> 4, other = n > -120 ? n : n * 0 - 120, half = n - other;
-    return p * F16::from((half + 127) << 23) * F16::from((other + 127) << 23);
+template <class V> XENT_INLINE V from(V lowest, V x, typename V::Bits *above) {
+    *above = ~(x.v < lowest.v);
+    return larger(lowest, x);
 }
-XENT_INLINE D8 scaled(D8 p, D8 sum, D8) {
+// In two factors, since 2**n may be less than the smallest number; the first is 1 unless the result is 0.
+XENT_INLINE F16 scaled(i16 above, F16 p, F16 sum, F16) {
+    const i16 n = (sum.bits() - F16::of(sixteenths).bits()) >> 4, other = n > -120 ? n : n * 0 - 120, half = n - other;
+    return select(above, p * F16::from((half + 127) << 23) * F16::from((other + 127) << 23), F16::of(0));
+}
+XENT_INLINE D8 scaled(i8 above, D8 p, D8 sum, D8) {
     const i8 n = (sum.bits() << 13) >> 13, other = n > -1000 ? n : n * 0 - 1000, half = n - other;
-    return p * D8::from((half + 1023) << 52) * D8::from((other + 1023) << 52);
+    return select(above, p * D8::from((half + 1023) << 52) * D8::from((other + 1023) << 52), D8::of(0));
 }
 XENT_INLINE void binade(D8 u, D8 *k, D8 *down) {
     const i8 n = (u.bits() + (INT64_C(0x3ff0000000000000) - INT64_C(0x3fe6a09e667f3bcd))) >> 52;

@@ -65,7 +65,13 @@ XENT_INLINE __m256 scaled_half(__m256 p, __m256 sum) {
     p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
     return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(other, bias), 23)));
 }
-XENT_INLINE F16 scaled(F16 p, F16 sum, F16) { return {scaled_half(p.a, sum.a), scaled_half(p.b, sum.b)}; }
+XENT_INLINE F16 from(F16 lowest, F16 x, Mask16 *above) {
+    *above = {_mm256_cmp_ps(x.a, lowest.a, _CMP_NLT_UQ), _mm256_cmp_ps(x.b, lowest.b, _CMP_NLT_UQ)};
+    return larger(lowest, x);
+}
+XENT_INLINE F16 scaled(Mask16 above, F16 p, F16 sum, F16) {
+    return {_mm256_and_ps(above.a, scaled_half(p.a, sum.a)), _mm256_and_ps(above.b, scaled_half(p.b, sum.b))};
+}
 
 struct D8 {
     using Real = double;
@@ -111,7 +117,13 @@ XENT_INLINE __m256d scaled_half(__m256d p, __m256d sum) {
     p = _mm256_mul_pd(p, _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_add_epi32(half, bias), 52)));
     return _mm256_mul_pd(p, _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_add_epi32(other, bias), 52)));
 }
-XENT_INLINE D8 scaled(D8 p, D8 sum, D8) { return {scaled_half(p.a, sum.a), scaled_half(p.b, sum.b)}; }
+XENT_INLINE D8 from(D8 lowest, D8 x, Mask8 *above) {
+    *above = {_mm256_cmp_pd(x.a, lowest.a, _CMP_NLT_UQ), _mm256_cmp_pd(x.b, lowest.b, _CMP_NLT_UQ)};
+    return larger(lowest, x);
+}
+XENT_INLINE D8 scaled(Mask8 above, D8 p, D8 sum, D8) {
+    return {_mm256_and_pd(above.a, scaled_half(p.a, sum.a)), _mm256_and_pd(above.b, scaled_half(p.b, sum.b))};
+}
 XENT_INLINE void binade_half(__m256d u, __m256d *k, __m256d *down) {
     const __m256i offset = _mm256_set1_epi64x(INT64_C(0x3ff0000000000000) - INT64_C(0x3fe6a09e667f3bcd));
     const __m256i n = _mm256_srli_epi64(_mm256_add_epi64(_mm256_castpd_si256(u), offset), 52);

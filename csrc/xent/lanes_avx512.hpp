@@ -34,7 +34,11 @@ XENT_INLINE Mask16 at_least(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v,
 XENT_INLINE F16 select(Mask16 m, F16 yes, F16 no) { return {_mm512_mask_blend_ps(m.m, no.v, yes.v)}; }
 XENT_INLINE float largest(F16 a) { return _mm512_reduce_max_ps(a.v); }
 XENT_INLINE F16 lookup(F16 table, F16 sum) { return {_mm512_permutexvar_ps(_mm512_castps_si512(sum.v), table.v)}; }
-XENT_INLINE F16 scaled(F16 p, F16, F16 n) { return {_mm512_scalef_ps(p.v, n.v)}; }  // by 2**floor(n)
+XENT_INLINE F16 from(F16 lowest, F16 x, Mask16 *above) {
+    above->m = _mm512_cmp_ps_mask(x.v, lowest.v, _CMP_NLT_UQ);
+    return x;
+}
+XENT_INLINE F16 scaled(Mask16 above, F16 p, F16, F16 n) { return {_mm512_maskz_scalef_ps(above.m, p.v, n.v)}; }  // 2**floor(n)
 
 struct D8 {
     using Real = double;
@@ -61,7 +65,11 @@ XENT_INLINE double sum_of(D8 a) {
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 XENT_INLINE double largest(D8 a) { return _mm512_reduce_max_pd(a.v); }
-XENT_INLINE D8 scaled(D8 p, D8, D8 n) { return {_mm512_scalef_pd(p.v, n.v)}; }
+XENT_INLINE D8 from(D8 lowest, D8 x, Mask8 *above) {
+    above->m = _mm512_cmp_pd_mask(x.v, lowest.v, _CMP_NLT_UQ);
+    return x;
+}
+XENT_INLINE D8 scaled(Mask8 above, D8 p, D8, D8 n) { return {_mm512_maskz_scalef_pd(above.m, p.v, n.v)}; }
 XENT_INLINE void binade(D8 u, D8 *k, D8 *down) {
     const __m512i offset = _mm512_set1_epi64(INT64_C(0x3ff0000000000000) - INT64_C(0x3fe6a09e667f3bcd));
     const __m512i n = _mm512_srli_epi64(_mm512_add_epi64(_mm512_castpd_si512(u.v), offset), 52);

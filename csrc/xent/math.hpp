@@ -27,15 +27,15 @@ XENT_INLINE D8 narrow(const Each<D8> &x) { return x.half[0]; }
 XENT_INLINE Each<F16> widen_lanes(F16 x) { return {{low_half(x), high_half(x)}}; }
 XENT_INLINE Each<D8> widen_lanes(D8 x) { return {{x}}; }
 
-// exp_lifted(d, low) is lift * exp(d + low), for d in [deepest, 0] and a tiny low: what rounding dropped from d. Lifted,
-// exp has all its digits down to e**-131 in floats, and at `deepest` it is 0. (Doubles have the range without.)
+// exp_lifted(d, low) is lift * exp(d + low) for d <= 0 and a tiny low, what rounding dropped from d; 0 for d < deepest.
+// Lifted, exp is a normal float with all its digits down to there. (Doubles have the range without.)
 template <class V> constexpr double lift = sizeof(typename V::Real) < 8 ? 0x1p64 : 1.0;
-template <class V> constexpr double deepest = sizeof(typename V::Real) < 8 ? -150.0 : -1400.0;
+template <class V> constexpr double deepest = sizeof(typename V::Real) < 8 ? -131.0 : -746.0;
 
 // Tang's method (Table-driven implementation of the exponential function, 1989): x is k/16 ln 2 and a remainder of
 // 0.022 at most, whose exp is a cubic; 2**(k/16) comes from a table. `sum` is k/16 on top of a magic number, n is k/16
 // less whatever whole number the result is to be scaled down by, r the remainder. 1.0 ulp.
-XENT_INLINE F16 exp_parts(F16 sum, F16 n, F16 r) {
+template <class Above> XENT_INLINE F16 exp_parts(Above above, F16 sum, F16 n, F16 r) {
     alignas(64) static const float powers[16] = {
         0x1.000000p64f, 0x1.0b5586p64f, 0x1.172b84p64f, 0x1.2387a6p64f, 0x1.306fe0p64f, 0x1.3dea64p64f,
         0x1.4bfdaep64f, 0x1.5ab07ep64f, 0x1.6a09e6p64f, 0x1.7a1148p64f, 0x1.8ace54p64f, 0x1.9c4918p64f,
@@ -43,19 +43,23 @@ XENT_INLINE F16 exp_parts(F16 sum, F16 n, F16 r) {
     const F16 power = lookup(F16::load(powers), sum);
     const F16 half = fma(r, F16::of(1.66666672e-1f), F16::of(0.5f));
     r = fma(r * r, half, r);
-    return scaled(fma(power, r, power), sum, n);
+    return scaled(above, fma(power, r, power), sum, n);
 }
 constexpr float log2_e = 1.44269504088896341f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
 
 XENT_INLINE F16 exp_lifted(F16 d, F16 low) {
     const F16 magic = F16::of(sixteenths);
+    decltype(equal(d, d)) above;
+    d = from(F16::of(static_cast<float>(deepest<F16>)), d, &above);
     const F16 sum = fma(d, F16::of(log2_e), magic), n = sum - magic;
-    return exp_parts(sum, n, fma(n, F16::of(-ln2_high), d) + fma(n, F16::of(-ln2_low), low));
+    return exp_parts(above, sum, n, fma(n, F16::of(-ln2_high), d) + fma(n, F16::of(-ln2_low), low));
 }
 
 // Taylor's series to degree 13, whose remainder is 4e-18 on |r| <= ln 2 / 2.
 XENT_INLINE D8 exp_times(D8 d, D8 low, D8 factor) {
     const D8 magic = D8::of(wholes);
+    decltype(equal(d, d)) above;
+    d = from(D8::of(deepest<D8>), d, &above);
     const D8 sum = fma(d, D8::of(1.4426950408889634074), magic), n = sum - magic;
     D8 r = fma(n, D8::of(-6.93147180369123816490e-01), d);
     r = fma(n, D8::of(-1.90821492927058770002e-10), r) + low;
@@ -73,7 +77,7 @@ XENT_INLINE D8 exp_times(D8 d, D8 low, D8 factor) {
     p = fma(p, r, D8::of(0.5));
     p = fma(p, r * r, r) + D8::of(1.0);
     // the factor goes in before the scale, so that a product in the normal range does not pass through a subnormal exp
-    return scaled(p * factor, sum, n);
+    return scaled(above, p * factor, sum, n);
 }
 XENT_INLINE D8 exp_lifted(D8 d, D8 low) { return exp_times(d, low, D8::of(1)); }
 
@@ -105,34 +109,21 @@ template <class V> XENT_INLINE V dropped(V a, V b, V high) {
     return (a - (high - back)) - (b + back);
 }
 
-// x - peak, no less than `deepest`, and what its rounding dropped, if that is `carried`. nan stays.
-template <class V, bool carried> struct Distance;
-
-// Floats: the larger in magnitude of x and -peak is the smaller number, so Dekker's FastTwoSum applies. For peaks below
-// `far`, where peak + deepest is a float that means it.
-constexpr double far = 0x1p20;
-template <bool carried> struct Distance<F16, carried> {
-    F16 peak, lowest;
-    XENT_INLINE explicit Distance(F16 p) : peak(p), lowest(p + F16::of(static_cast<float>(deepest<F16>))) {}
-    XENT_INLINE F16 operator()(F16 x, F16 *low) const {
-        x = larger(lowest, x);
-        const F16 d = x - peak;
-        if (carried) {
-            const F16 turned = F16::of(0) - peak;
-            *low = larger(turned, x) - (d - smaller(turned, x));
-        } else {
-            *low = F16::of(0);
-        }
+// x - peak, and what its rounding dropped, if that is `carried`.
+template <class V, bool carried> struct Distance {
+    V peak;
+    XENT_INLINE explicit Distance(V p) : peak(p) {}
+    XENT_INLINE V operator()(V x, V *low) const {
+        const V d = x - peak;
+        *low = carried ? lost(x, d) : V::of(0);
         return d;
     }
-};
-template <bool carried> struct Distance<D8, carried> {
-    D8 peak;
-    XENT_INLINE explicit Distance(D8 p) : peak(p) {}
-    XENT_INLINE D8 operator()(D8 x, D8 *low) const {
-        const D8 plain = x - peak, d = larger(D8::of(deepest<D8>), plain);
-        *low = carried ? select(equal(plain, d), dropped(x, peak, plain), D8::of(0)) : D8::of(0);
-        return d;
+
+   private:
+    // The smaller of x and -peak is the larger in magnitude, since x <= peak: Dekker's FastTwoSum.
+    XENT_INLINE V lost(V x, V d) const {
+        const V turned = V::of(0) - peak;
+        return larger(turned, x) - (d - smaller(turned, x));
     }
 };
 
@@ -168,10 +159,11 @@ template <bool carried> struct Exponential<F16, carried> {
     XENT_INLINE Exponential(float shift, float lowest, float magic)
         : shift(F16::of(shift)), lowest(F16::of(lowest)), magic(F16::of(magic)), unit(0) {}
     XENT_INLINE F16 operator()(F16 x) const {
-        x = larger(lowest, x - shift);
+        decltype(equal(x, x)) above;
+        x = from(lowest, x - shift, &above);
         const F16 sum = fma(x, F16::of(log2_e), magic), k = sum - magic;
         const F16 r = fma(k, F16::of(-ln2_low), fma(k, F16::of(-ln2_high), x));
-        return exp_parts(sum, sum - F16::of(sixteenths), r);
+        return exp_parts(above, sum, sum - F16::of(sixteenths), r);
     }
 
    private:
@@ -238,6 +230,18 @@ template <bool careful> struct SumOf<F16, careful> {
         both.add(high.sum);
         return both.total();
     }
+};
+
+// sum e and sum e g of lanes of floats, in double.
+struct Moments {
+    D8 zeroth[2] = {D8::of(0), D8::of(0)}, first[2] = {D8::of(0), D8::of(0)};
+    XENT_INLINE void add(F16 e, F16 g) {
+        const Each<F16> a = widen_lanes(e), b = widen_lanes(g);
+        for (int h = 0; h < 2; h++)
+            zeroth[h] = zeroth[h] + a.half[h], first[h] = fma(a.half[h], b.half[h], first[h]);
+    }
+    double mass() const { return sum_of(zeroth[0] + zeroth[1]); }
+    double moment() const { return sum_of(first[0] + first[1]); }
 };
 
 }  // namespace XENT_ISA

@@ -62,19 +62,17 @@ template <class T, class V> class Row {
         *top = on.total(), *off = below.total();
     }
 
-    // The same with class weights of 1, in lanes of floats: what is at a peak, mostly one class, adds up in floats.
+    // The same with class weights of 1, in lanes of floats.
     void split_floats(const T *q, double *top, double *off) const {
         const V highest = V::of(peak), zero = V::of(0);
-        SumOf<V, careful> below;
-        V on = zero;
+        SumOf<V, careful> on, below;
         for (int64_t j = 0; j < size; j += lanes) {
             const V a = values_at(q, j);
             const auto level = equal(logits_at(j), highest);
-            on = on + select(level, a, zero), below.add(select(level, zero, a));
+            below.add(select(level, zero, a));
+            if (__builtin_expect(any(level), false)) on.add(select(level, a, zero));
         }
-        SumOf<V, careful> whole;
-        whole.add(on);
-        *top = whole.total(), *off = below.total();
+        *top = on.total(), *off = below.total();
     }
 
     // out_j = exp(x_j - peak) factor. `past`: out is not read soon, so it goes past the cache.
@@ -118,69 +116,59 @@ template <class T, class V> class Row {
         });
     }
 
-    // g at the first class at the peak; 0 if there is none.
-    double at_peak(const T *g) const {
-        const V top = V::of(peak);
-        for (int64_t j = 0; j < size; j += lanes) {
-            const auto level = equal(logits_at(j), top);
-            if (any(level) && j + first_of(level) < size) return widen(g[j + first_of(level)]);
-        }
-        return 0;
-    }
-
-    // sum exp(x - peak) (g - origin) over the classes at the peak, and over the others; an exp of 0 leaves its class out.
-    // In float lanes origin is the slope at the peak, so the first sum is 0 there and all is in the other; and 0 may stand
-    // for an exp that double holds, so an inf or nan of g shows in the sums.
-    void slopes(const T *g, double origin, double *top, double *off, Wide *kept = nullptr) const {
-        if constexpr (halves == 2) return slopes_floats(g, origin, top, off, kept);
+    // The sum of g over the classes at the peak, and that of exp(x - peak) g over the others; an exp of 0 leaves its class
+    // out. An error of exp moves the mean of g by itself times what g differs from the mean, if the mean is taken with
+    // the mass of the same exps: float lanes put that in the place of `rest`. There 0 may stand for an exp that double
+    // holds; the result, sum g**2, tells whether that matters (0 in lanes of double).
+    double slopes(const T *g, double *rest, double *top, double *off, Wide *kept = nullptr) const {
+        if constexpr (halves == 2) return slopes_floats(g, rest, top, off, kept);
         const Exponential<V, carried> exp(peak);
-        const D8 none = D8::of(0), middle = D8::of(origin), highest = D8::of(peak);
+        const D8 none = D8::of(0), highest = D8::of(peak);
         Sum<careful> on, below;
         for (int64_t j = 0; j < size; j += lanes) {
             const V v = logits_at(j);
-            const D8 e = first_of(exp(v)), term = e * (first_of(values_at(g, j)) - middle);
-            const D8 asked = select(equal(e, none), none, term);
+            const D8 e = first_of(exp(v)), asked = select(equal(e, none), none, e * first_of(values_at(g, j)));
             const auto level = equal(first_of(v), highest);
             on.add(select(level, asked, none)), below.add(select(level, none, asked));
         }
         *top = on.total(), *off = below.total();
+        return 0;
     }
-    void slopes_floats(const T *g, double origin, double *top, double *off, Wide *kept) const {
+    double slopes_floats(const T *g, double *rest, double *top, double *off, Wide *kept) const {
         const Exponential<V, carried> exp(peak);
-        const V middle = V::of(static_cast<Wide>(origin));
-        SumOf<V, careful> sum;
-        const auto term = [&](int64_t j) XENT_ALWAYS {
-            const V e = exp(logits_at(j));
+        const V highest = V::of(peak), zero = V::of(0);
+        SumOf<V, careful> on;
+        Moments below;
+        int64_t peaks = 0;
+        V squares = zero;
+        for (int64_t j = 0; j < size; j += lanes) {
+            const V v = logits_at(j), e = exp(v), slope = values_at(g, j);
             if (kept) e.store(kept + j);
-            return e * (values_at(g, j) - middle);
-        };
-        int64_t j = 0;
-        for (; j + 4 * lanes <= size; j += 4 * lanes) {
-            const V a = term(j), b = term(j + lanes), c = term(j + 2 * lanes), d = term(j + 3 * lanes);
-            sum.add((a + b) + (c + d));
+            const auto level = equal(v, highest);
+            below.add(select(level, zero, e), slope), squares = fma(slope, slope, squares);
+            if (__builtin_expect(any(level), false)) on.add(select(level, slope, zero)), peaks += number(level);
         }
-        for (; j < size; j += lanes) sum.add(term(j));
-        *top = 0, *off = sum.total() / exp.unit;
+        *rest = below.mass() / exp.unit + static_cast<double>(peaks - 1);
+        *top = on.total(), *off = below.moment() / exp.unit;
+        return sum_of(low_half(squares) + high_half(squares));
     }
-    // p_j (g_j - origin - mean), and `lifted` at a lone peak: in double, since it is a difference.
-    // `kept`: the exponentials, if `slopes` was given room for them.
+    // p_j (g_j - origin - mean), and `lifted` at a lone peak.
     void softmax_gradient(T *out, const T *g, double rest, double origin, double mean, bool lone, double lifted,
                           bool past, const Wide *kept = nullptr) const {
         const Exponential<V, carried> exp(peak);
         const double share = 1.0 / (1.0 + rest) / exp.unit;
-        const V at_peak = V::of(peak), single = V::of(static_cast<Wide>(lifted));
         if constexpr (halves == 2) {
             const auto of = [](double value) { return V::of(static_cast<Wide>(value)); };
-            const V f = of(share), middle = of(origin), off = of(mean);
+            const V f = of(share), high = of(origin), low = of(mean), at_peak = V::of(peak), single = of(lifted);
             return write(out, past, [&](int64_t j, V v) XENT_ALWAYS {
                 // the factor last: what comes before it is in the normal range
-                const V step = (kept ? values_at(kept, j) : exp(v)) * ((values_at(g, j) - middle) - off) * f;
+                const V step = (kept ? values_at(kept, j) : exp(v)) * ((values_at(g, j) - high) - low) * f;
                 return lone ? select(equal(v, at_peak), single, step) : step;
             });
         }
-        const D8 none = D8::of(0), f = D8::of(share), middle = D8::of(origin), off = D8::of(mean);
+        const D8 none = D8::of(0), f = D8::of(share), high = D8::of(origin), low = D8::of(mean);
         in_halves(exp, out, g, lone, lifted, past, [&](int64_t, D8 e, D8 slope) XENT_ALWAYS {
-            return select(equal(e, none), none, e * f * ((slope - middle) - off));
+            return select(equal(e, none), none, e * f * ((slope - high) - low));
         });
     }
 

@@ -42,11 +42,7 @@ template <class T, class Kernel> class Settle {
     bool flag() {
         Numbers fault;
         const Numbers top = widen_lanes(peak);
-        const D8 zero = D8::of(0), bound = D8::of(Kernel::farthest);
-        for (int h = 0; h < halves; h++) {
-            const D8 size = larger(top.half[h], zero - top.half[h]);
-            fault.half[h] = select(at_least(size, bound), bound, (size + rest.half[h]) * zero);  // nan from inf, nan
-        }
+        for (int h = 0; h < halves; h++) fault.half[h] = (top.half[h] + rest.half[h]) * D8::of(0);  // nan from inf, nan
         return mark(fault);
     }
     // So are those whose factors they cannot bear.
@@ -214,7 +210,7 @@ template <class T, class Kernel> class Settle {
         }
         const bool some = flag(factor, 0x1p-60) | flag(lifted, 0) | flag(smooth, 0) | flag(hard, 0);
         for (int h = 0; h < halves; h++) {
-            const D8 d = larger(D8::of(deepest<D8>), at.half[h] - top.half[h]), p = exp_times(d, zero, factor.half[h]);
+            const D8 p = exp_times(at.half[h] - top.half[h], zero, factor.half[h]);
             const D8 apart = (p - hard.half[h] * weight.half[h]) - smooth.half[h] * (call.weight ? weight.half[h] : one);
             const D8 single = select(equal(lone.half[h], one), lifted.half[h], apart);
             entry.half[h] = select(equal(at.half[h], top.half[h]), single, apart);
@@ -245,18 +241,27 @@ template <class T, class Kernel> class Settle {
 
     bool differentiate_softmax() {
         peak = narrow(facts(call.peak)), rest = facts(call.rest);
-        // a common offset would eat a float exp's digits
-        const Numbers origin = sizeof(T) < 8 ? widen_lanes(logits.at_peak(peak)) : same(0);
         const D8 zero = D8::of(0), one = D8::of(1);
-        Numbers top, others, mean, lifted, lone;
-        logits.slopes(peak, origin, &top, &others);
+        Numbers same_rest = rest, top, others, origin, mean, lifted, lone;
+        for (int h = 0; h < halves; h++) lone.half[h] = select(at_least(rest.half[h], one), zero, one);
+        Numbers squares = logits.slopes(peak, lone, &same_rest, &top, &others);
+        // The mean slope in two parts, so that what slopes differ by does not drown in what they have in common: that of
+        // a lone peak and the distance from it, which is the peak's own entry, or what a lane holds and what it does not.
         for (int h = 0; h < halves; h++) {
-            const D8 r = rest.half[h], mass = one + r;
-            mean.half[h] = divided(top.half[h] + others.half[h], mass);
-            lifted.half[h] = divided(divided(top.half[h] * r - others.half[h], mass), mass);
-            lone.half[h] = select(at_least(r, one), zero, one);
+            const D8 r = same_rest.half[h], mass = one + r;
+            origin.half[h] = divided(top.half[h] + others.half[h], mass);
+            mean.half[h] = divided(others.half[h] - top.half[h] * r, mass);
+            lifted.half[h] = divided(zero - mean.half[h], mass);
+            squares.half[h] = squares.half[h] * D8::of(0x1p-40);
         }
-        const bool some = flag() | (sizeof(T) < 8 && (flag(mean, 0) | flag(origin, 0)));
+        const Numbers held = widen_lanes(narrow(origin));
+        for (int h = 0; h < halves; h++) {
+            const D8 whole = origin.half[h], finite = select(equal(whole - whole, zero), one, zero);
+            const auto single = equal(lone.half[h] * finite, one);
+            origin.half[h] = select(single, top.half[h], select(equal(finite, one), held.half[h], zero));
+            mean.half[h] = select(single, mean.half[h], whole - origin.half[h]);
+        }
+        const bool some = flag() | flag(squares, 0);
         logits.softmax_gradient(peak, rest, origin, mean, lone, lifted);
         return some;
     }

@@ -15,6 +15,7 @@ using xent::View;
 
 // Factors that float lanes bear: beyond, what they call 0 may count, and what they call inf may not be it.
 inline bool within(double factor) { return std::fabs(factor) <= 0x1p40; }
+inline bool bearable(double squares) { return squares < 0x1p80; }  // of many of them
 inline bool divisible(double factor) { return factor == 0 || (within(factor) && std::fabs(factor) >= 0x1p-60); }
 
 // The gradient of a row: p scale - hard a, and `lifted` / (1 + rest) at a lone peak.
@@ -227,14 +228,14 @@ template <class T> class Work {
     // False where float lanes cannot tell what the slopes come to.
     template <class AnyRow>
     bool slope_away(const AnyRow &row, const Facts &facts, T *to, const T *of_g, bool past) const {
-        constexpr bool floats = sizeof(row.peak) < 8;
-        const double rest = facts.rest, mass = 1.0 + rest;
-        const double origin = floats ? row.at_peak(of_g) : 0.0;  // a common offset would eat a float exp's digits
-        double top, others;
-        row.slopes(of_g, origin, &top, &others);
-        const double mean = (top + others) / mass, lifted = (top * rest - others) / mass / mass;
-        if (floats && !(within(mean) && within(origin))) return false;
-        row.softmax_gradient(to, of_g, rest, origin, mean, rest < 1.0, lifted, past);
+        double rest = facts.rest, top, others;
+        if (!bearable(row.slopes(of_g, &rest, &top, &others))) return false;
+        const bool lone = facts.rest < 1.0;  // see Settle::differentiate_softmax
+        const double mass = 1.0 + rest, whole = (top + others) / mass;
+        const bool finite = std::fabs(whole) < infinity;
+        const double origin = !finite ? 0.0 : lone ? top : static_cast<decltype(row.peak)>(whole);
+        const double apart = (others - top * rest) / mass, mean = lone && finite ? apart : whole - origin;
+        row.softmax_gradient(to, of_g, facts.rest, origin, mean, lone, -apart / mass, past);
         return true;
     }
     template <class L, class Real> XENT_INLINE void read(const L *from, int64_t count, Real *y) {

@@ -310,6 +310,73 @@ def test_a_slope_with_a_common_offset_keeps_its_digits():
         close(got, (p * (s - centre)).to(torch.float32), 3.51, p * (s.abs() + (p * s.abs()).sum(1, keepdim=True)))
 
 
+def test_slopes_far_from_the_mean():
+    """A slope at the peak, or of a class of little mass, that is larger than all that counts."""
+    g = torch.Generator().manual_seed(6)
+    for classes in (8, 300, 5000):
+        rows = torch.randn(6, classes, 1, generator=g)
+        rows[:, 3] = torch.tensor([-60.0, -30.0, 0.0, 3.0, 6.0, 30.0])[:, None]
+        slope = torch.randn(6, classes, 1, generator=g) * 0.01
+        slope[:, 3] = 100.0
+        _, peak, rest = native.softmax(rows, False, torch.float32)
+        got = native.softmax_grad(rows, peak, rest, slope)
+        p, s = reference.softmax(rows.double(), False, torch.float64)[0], slope.double()
+        size = p * (s.abs() + (p * s.abs()).sum(1, keepdim=True))
+        close(got, (p * (s - (p * s).sum(1, keepdim=True))).to(torch.float32), 3.51, size)
+
+
+@pytest.mark.parametrize("classes", [8, 300, 5000])
+def test_huge_slopes_of_classes_that_floats_call_zero(classes):
+    """``e**-135 * 1e30`` is a gradient; float lanes have no such exp, and 1e30 sends the row elsewhere."""
+    rows = torch.zeros(3, classes, 1)
+    rows[:, 1] = -135.0
+    slope = torch.ones(3, classes, 1)
+    slope[:, 1] = torch.tensor([1e30, 1.0, -1e30])[:, None]
+    _, peak, rest = native.softmax(rows, False, torch.float32)
+    got, want = (b.softmax_grad(rows, peak, rest, slope)[:, 1] for b in (native, reference))
+    assert want[0] > 1e-33
+    assert want[2] < -1e-33
+    torch.testing.assert_close(got, want, rtol=3e-7, atol=0)
+
+
+def test_a_distribution_over_classes_that_tie():
+    """The attraction at the peak is that of a thousand classes."""
+    g = torch.Generator().manual_seed(7)
+    for classes in (24, 1000, 5000):
+        q = torch.rand(4, classes, 1, generator=g)
+        check_gradient(torch.zeros(4, classes, 1), q / q.sum(1, keepdim=True), None, False)
+
+
+@DTYPES
+@pytest.mark.parametrize("rows", [1, 3])
+def test_threads_that_share_rows_change_no_bit(dtype, rows):
+    """Rows of more than 131,072 classes are divided among the threads (`csrc/xent/parts.hpp`)."""
+    g = torch.Generator().manual_seed(rows)
+    classes = 300_001
+    x = torch.randn(rows, classes, 1, generator=g).mul(5).to(dtype)
+    x[0, 7], x[0, 200_000] = 40, 40  # a tie between two parts
+    target = torch.randint(classes, (rows, 1), generator=g)
+    weight = torch.rand(classes, generator=g).to(dtype)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            got = []
+            for w in (None, weight):
+                facts = native.row_summary(x, target, w, NONE, False)
+                hard = torch.full_like(facts.peak, 0.5)
+                got += [*facts, native.row_grad(x, target, w, NONE, facts.peak, facts.rest, hard, None)]
+            for log in (False, True):
+                got += native.softmax(x, log, dtype)
+            results.append(got)
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    check_gradient(x, target, None, False)
+    check_gradient(x, target, weight, False)
+
+
 def test_distributions_of_another_dtype_and_wider_results():
     rows = torch.randn(5, 100, 1).to(torch.bfloat16)
     q = torch.rand(5, 100, 1)

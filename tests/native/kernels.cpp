@@ -1,7 +1,7 @@
 // The kernels without torch or Python, for the sanitizers: buffers of exactly the size of the call, any bits as logits,
 // labels of any kind and value, every layout; then float32 and float64 against long double.
 //
-// Compile with -DXENT_SOURCE='"cpu/avx2.cpp"' -DXENT_RUN=run_avx2 and the flags of that set (setup.py).
+// Compile with -DXENT_SOURCE='"cpu/avx2.cpp"' -DXENT_SET=set_avx2 and the flags of that set (csrc/cpu/sets.py).
 #include XENT_SOURCE
 
 #include <cstdio>
@@ -32,16 +32,14 @@ template <class T> struct Data {
     Layout layout;
     std::vector<T> x, q, slope, out;
     std::vector<double> facts[5], hard, smooth, weight;
-    std::vector<float> weight_float;
     std::vector<uint64_t> labels;
     double weight_sum = 0;
 
     Data(Layout l) : layout(l), x(l.size()), q(l.size()), slope(l.size()), out(l.size()), hard(l.rows(), 1.0),
-                     smooth(l.rows(), 0.01), weight(l.classes), weight_float(l.classes), labels(l.rows()) {
+                     smooth(l.rows(), 0.01), weight(l.classes), labels(l.rows()) {
         for (auto &fact : facts) fact.assign(l.rows(), 0.0);
         for (int64_t j = 0; j < l.classes; j++) {
-            weight[j] = j % 3 ? 0.5 + j % 5 : 0.0;
-            weight_float[j] = static_cast<float>(weight[j]), weight_sum += weight[j];
+            weight[j] = j % 3 ? 0.5 + j % 5 : 0.0, weight_sum += weight[j];
         }
     }
     Call call(int64_t kind, int64_t type, int64_t target_kind, bool weighted, bool smoothed) {
@@ -49,11 +47,11 @@ template <class T> struct Data {
         c.kind = kind, c.type = type, c.outer = layout.outer, c.classes = layout.classes, c.inner = layout.inner;
         c.rows = layout.view(x.data()), c.target_kind = target_kind, c.ignore_index = -100;
         c.target = target_kind == xent::distribution ? layout.view(q.data()) : View{labels.data(), 0, 0, 0};
-        if (weighted) c.weight = weight.data(), c.weight_float = weight_float.data(), c.weight_sum = &weight_sum;
-        c.mixed = smoothed && kind == xent::summary;
+        if (weighted) c.weight = weight.data(), c.weight_sum = &weight_sum;
+        c.mixed = smoothed && kind != xent::gradient, c.step = 1, c.ours = 0.9, c.theirs = 0.01;
         c.peak = facts[0].data(), c.rest = facts[1].data(), c.picked = facts[2].data();
         c.mass = facts[3].data(), c.mix = facts[4].data();
-        c.hard = hard.data(), c.smooth = smoothed && kind == xent::gradient ? smooth.data() : nullptr;
+        c.hard = hard.data(), c.smooth = smoothed && kind != xent::summary ? smooth.data() : nullptr;
         if (kind != xent::summary) c.out = layout.view(out.data());
         if (kind == xent::softmax_gradient) c.slope = layout.view(slope.data());
         return c;
@@ -61,9 +59,9 @@ template <class T> struct Data {
 };
 
 int64_t run(const Call &call) {
-    std::atomic<int64_t> wrong{0};
-    xent::XENT_RUN(call, 0, xent::groups_of(call), wrong);
-    return wrong;
+    xent::Tally tally;
+    xent::XENT_SET.run(call, 0, xent::units_of(call), tally);
+    return tally.wrong;
 }
 
 template <class T> void scramble(std::vector<T> &values) {
@@ -80,7 +78,7 @@ template <class T> void any_bits(int64_t type, Layout layout) {
         if (round) scramble(data.hard);
         for (int64_t target = xent::i64; target <= xent::distribution; target++)
             for (int options = 0; options < 4; options++)
-                for (int64_t kind : {xent::summary, xent::gradient}) run(data.call(kind, type, target, options & 1, options & 2));
+                for (int64_t kind : {xent::summary, xent::gradient, xent::loss}) run(data.call(kind, type, target, options & 1, options & 2));
         for (int64_t kind : {xent::softmax, xent::log_softmax, xent::softmax_gradient})
             run(data.call(kind, type, -1, false, false));
     }
@@ -120,7 +118,7 @@ template <class T> void truth(int64_t type, Layout layout, double allowed) {
 }  // namespace
 
 int main() {
-    for (int64_t classes : {1, 2, 7, 8, 9, 15, 16, 17, 33, 63, 64, 65, 79, 80, 81, 129})
+    for (int64_t classes : {1, 2, 7, 8, 9, 15, 16, 17, 24, 25, 33, 63, 64, 65, 79, 80, 81, 129})
         for (bool apart : {false, true})
             for (Layout l : {Layout{1, classes, 1, apart}, Layout{19, classes, 1, apart}, Layout{2, classes, 17, apart}}) {
                 any_bits<double>(xent::float64, l), any_bits<float>(xent::float32, l);

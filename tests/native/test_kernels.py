@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 
 
 def command(compiler, name, flags, program):
-    source = [f'-DXENT_SOURCE="cpu/{name}.cpp"', f"-DXENT_RUN=run_{name}", f"-I{ROOT / 'csrc'}"]
+    source = [f'-DXENT_SOURCE="cpu/{name}.cpp"', f"-DXENT_SET=set_{name}", f"-I{ROOT / 'csrc'}"]
     return [compiler, *FLAGS["COMMON"], *flags, *source, str(Path(__file__).parent / "kernels.cpp"), "-o", str(program)]
 
 

@@ -147,6 +147,10 @@ GRID = {
 }
 
 
+ROUNDINGS = {"rtol": 2 * torch.finfo(torch.float64).eps, "atol": 0}
+"""Compiled, the loss is the algebra's, with torch's log1p; eager, the kernel's, with its own."""
+
+
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch._dynamo.reset()
@@ -165,9 +169,9 @@ def value_and_grad(f, x):
 def test_compiled_in_one_graph_with_its_gradient(call):
     f = functools.partial(call, xent)
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
-    assert_close(value_and_grad(compiled, X), value_and_grad(f, X), rtol=0, atol=0)
+    assert_close(value_and_grad(compiled, X), value_and_grad(f, X), **ROUNDINGS)
     with torch.no_grad():
-        assert_close(compiled(X), f(X), rtol=0, atol=0)
+        assert_close(compiled(X), f(X), **ROUNDINGS)
 
 
 def _swapped(f, y, x):
@@ -178,7 +182,7 @@ def test_compiled_modules():
     for module in (xent.CrossEntropyLoss(weight=W, label_smoothing=0.1), xent.NLLLoss(weight=W)):
         compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
         results = [value_and_grad(functools.partial(_swapped, f, Y), X) for f in (compiled, module)]
-        assert_close(*results, rtol=0, atol=0)
+        assert_close(*results, **ROUNDINGS)
     softmax = torch.compile(xent.Softmax(dim=1), fullgraph=True, backend="aot_eager")
     assert torch.equal(softmax(X), xent.softmax(X, 1))
 

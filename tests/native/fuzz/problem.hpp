@@ -5,10 +5,7 @@
 
 #include "tensor.hpp"
 
-struct Set {
-    const char *name;
-    xent::Run run;
-};
+using xent::Set;
 
 constexpr size_t label_size[] = {8, 4, 2, 1, 8, 4, 2, 1};
 
@@ -97,9 +94,23 @@ template <class T> Result<T> run(const Problem<T> &p, const Set &set, Places pla
     c.step = 1, c.ours = p.ours, c.theirs = p.theirs, c.losses = result.facts[5].data();
 
     xent::Tally tally;
-    const int64_t units = xent::units_of(c), split = places.split % (units + 1);
-    if (split > 0) set.run(c, 0, split, tally);
-    if (split < units) set.run(c, split, units, tally);
+    const auto divided = [&](int64_t units, auto part) {
+        const int64_t split = places.split % (units + 1);
+        if (split > 0) part(0, split);
+        if (split < units) part(split, units);
+    };
+    if (xent::shared(c) && places.split % 2) {  // as on several threads; else as on one
+        void *settled = set.open(c);
+        const auto stage = [&](xent::Stage at) {
+            return [&, at](int64_t begin, int64_t end) { set.stage(c, settled, at, begin, end, tally); };
+        };
+        divided(p.rows * xent::parts_of(c), stage(xent::facts));
+        stage(xent::whole)(0, p.rows);
+        if (out) divided(p.rows * xent::parts_of(c), stage(xent::classes));
+        set.close(settled);
+    } else {
+        divided(xent::units_of(c), [&](int64_t begin, int64_t end) { set.run(c, begin, end, tally); });
+    }
     result.wrong = tally.wrong, result.sums[0] = tally.losses.rounded(), result.sums[1] = tally.mass.rounded();
     if (out && !out->untouched()) p.fail("a write between the rows", set, -1, 0, 0);
     if (out) result.out = out->read();

@@ -143,33 +143,31 @@ SHAPES = [
 
 def sweep(cases, wanted=None) -> list[dict]:
     """Every shape of the programs on every case: forward and gradient."""
-    from xent.backends.triton import launch
+    from xent.backends.triton import calls, cut, programs
 
     rows_of = []
     for case in cases:
         logits, target = data(*case)
-        kind, plain = launch.KINDS[logits.dtype], logits.detach()
-        if case[1] <= launch.FEW and case[2] == "float32":
-            kind = launch.WIDE.value
-        rows = plain.unsqueeze(2)
-        facts = launch.row_summary(rows, target, None, -100, False)
+        kind = cut.kind_of(case[1], logits.dtype)
+        rows = logits.detach().unsqueeze(2)
+        facts = calls.row_summary(rows, target, None, -100, False)
         one = torch.ones_like(facts.peak)
         seen = set()
         for k, shape in enumerate(SHAPES):
-            launch.READ[kind] = launch.WRITE[kind] = launch.Shape(*shape)
-            launch.forget()
-            cut = launch.cut(launch.like(rows), kind, launch.READ)
-            if (cut.rows, cut.tile, cut.warps) in seen or (wanted is not None and k % 8 != wanted):
+            cut.READ[kind] = cut.WRITE[kind] = cut.Shape(*shape)
+            programs.forget()
+            found = cut.reading(cut.like(rows), kind)
+            if (found.rows, found.tile, found.warps) in seen or (wanted is not None and k % 8 != wanted):
                 continue
-            seen.add((cut.rows, cut.tile, cut.warps))
+            seen.add((found.rows, found.tile, found.warps))
             call = (rows, target, None, -100)
-            forward = partial(launch.loss, *call, (1.0, 0.0), "mean", logits.dtype)
-            backward = partial(launch.row_grad, *call, *facts[:2], one, None)
+            forward = partial(calls.loss, *call, (1.0, 0.0), "mean", logits.dtype)
+            backward = partial(calls.row_grad, *call, *facts[:2], one, None)
             if wanted is not None:
                 forward(), backward()
                 continue
-            found = {"case": case, "tile": cut.tile, "rows": cut.rows, "warps": cut.warps}
-            rows_of.append(found | {"forward": replayed(forward), "backward": replayed(backward)})
+            named = {"case": case, "tile": found.tile, "rows": found.rows, "warps": found.warps}
+            rows_of.append(named | {"forward": replayed(forward), "backward": replayed(backward)})
             print(rows_of[-1], flush=True)
         torch.cuda.empty_cache()
     return rows_of

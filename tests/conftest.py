@@ -24,10 +24,10 @@ def backend(request, monkeypatch):
     """Each backend in turn, as the one that is chosen. Triton's interpreter is slow; `test_triton` has short cases."""
     monkeypatch.setattr(backends, "TABLE", (SERVING[request.param],))
     if request.param == "triton":  # a program takes the interpreter as long with one row as with many
-        from xent.backends.triton import launch
+        from xent.backends.triton import cut, programs
 
-        monkeypatch.setattr(launch, "PROGRAMS", 1)
-        launch.forget()
+        monkeypatch.setattr(cut, "PROGRAMS", 1)
+        programs.forget()
     return SERVING[request.param]
 
 

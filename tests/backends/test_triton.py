@@ -26,16 +26,16 @@ SHORT = [1, 2, 3, 17, 64, 65, 130]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Tiles of 64 classes, so that short rows have several; few programs, each of which costs the interpreter 5 ms."""
-    from xent.backends.triton import launch
+    from xent.backends.triton import cut, programs
 
-    shapes = {kind: launch.Shape(64, 4096, 16) for kind in launch.READ}
-    monkeypatch.setattr(launch, "READ", shapes)
-    monkeypatch.setattr(launch, "WRITE", shapes)
-    monkeypatch.setattr(launch, "PROGRAMS", 1)
+    shapes = {kind: cut.Shape(64, 4096, 16) for kind in cut.READ}
+    monkeypatch.setattr(cut, "READ", shapes)
+    monkeypatch.setattr(cut, "WRITE", shapes)
+    monkeypatch.setattr(cut, "PROGRAMS", 1)
     monkeypatch.setattr(backends, "TABLE", (kernels,))
-    launch.forget()
+    programs.forget()
     yield
-    launch.forget()
+    programs.forget()
 
 
 def budget(dtype):
@@ -129,10 +129,22 @@ def test_the_short_way_is_the_long_way(classes, dtype, monkeypatch):
             torch.testing.assert_close(a, b, rtol=2 * torch.finfo(dtype).eps, atol=1e-30, equal_nan=True)
 
 
+@pytest.mark.parametrize("target", [torch.tensor(1), torch.tensor([1]), torch.tensor([0.2, 0.3, 0.5]).double()])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_one_row_of_one_dimension_and_its_second_derivatives(target, reduction):
+    x = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    options = {"reduction": reduction, "label_smoothing": 0.1}
+    loss = xent.cross_entropy(x, target, **options)
+    row = target if target.is_floating_point() else target.reshape(())
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(x, row, **options), rtol=1e-12, atol=0)
+    assert torch.autograd.gradcheck(lambda x: xent.cross_entropy(x, target, **options), x)
+    assert torch.autograd.gradgradcheck(lambda x: xent.cross_entropy(x, target, **options), x)
+
+
 @DTYPES
-@pytest.mark.parametrize("classes", [3, 64, 130])
+@pytest.mark.parametrize("classes", [3, pytest.param(64, marks=pytest.mark.long), 130])
 def test_a_row_alone_strides_and_programs_change_no_bit(classes, dtype, monkeypatch):
-    from xent.backends.triton import launch
+    from xent.backends.triton import cut, programs
 
     rows, labels, q, _ = problem((37, classes, 1), dtype, seed=classes + 3)
     rows, labels, q = rows.squeeze(2), labels.squeeze(1), q.squeeze(2)
@@ -144,11 +156,11 @@ def test_a_row_alone_strides_and_programs_change_no_bit(classes, dtype, monkeypa
         wide = torch.zeros(37, 2 * classes + 3, dtype=dtype)[:, 1 : 2 * classes + 1 : 2].copy_(rows)
         for other in (wide, rows.t().contiguous().t()):
             same(losses_and_gradient(other, target, **options), want)
-        monkeypatch.setattr(launch, "PROGRAMS", 16)
-        launch.forget()
+        monkeypatch.setattr(cut, "PROGRAMS", 16)
+        programs.forget()
         same(losses_and_gradient(rows, target, **options), want)
-        monkeypatch.setattr(launch, "PROGRAMS", 1)
-        launch.forget()
+        monkeypatch.setattr(cut, "PROGRAMS", 1)
+        programs.forget()
     planes = rows.t().unsqueeze(0).contiguous()  # (1, V, N)
     got = losses_and_gradient(planes, labels.unsqueeze(0), **options)
     want = losses_and_gradient(rows, labels, **options)
@@ -251,7 +263,7 @@ def test_no_import_of_triton_without_need():
     code = (
         "import sys, torch, xent; xent.cross_entropy(torch.randn(2, 3), torch.tensor([0, 1]));"
         "from xent import backends; backends.refusals(torch.device('cuda'));"
-        "print('xent.backends.triton.launch' in sys.modules)"
+        "print('xent.backends.triton.calls' in sys.modules)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -32,15 +32,15 @@ def _missing() -> str | None:
 
 
 @cache
-def _launch() -> Any:
-    return import_module(".launch", __package__)
+def _calls() -> Any:
+    return import_module(".calls", __package__)
 
 
 def row_summary(
     rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool
 ) -> RowSummary:
     """See `xent.backends.contract`."""
-    home = _launch() if rows.numel() else reference
+    home = _calls() if rows.numel() else reference
     return home.row_summary(rows, target, class_weight, ignore_index, mixed)
 
 
@@ -55,30 +55,30 @@ def row_grad(
     smooth: Tensor | None,
 ) -> Tensor:
     """See `xent.backends.contract`."""
-    home = _launch() if rows.numel() else reference
+    home = _calls() if rows.numel() else reference
     return home.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
 
 
 def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """See `xent.backends.contract`."""
-    return (_launch() if rows.numel() else reference).softmax(rows, log, dtype)
+    return (_calls() if rows.numel() else reference).softmax(rows, log, dtype)
 
 
 def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:
     """See `xent.backends.contract`."""
-    return (_launch() if rows.numel() else reference).softmax_grad(rows, peak, rest, grad)
+    return (_calls() if rows.numel() else reference).softmax_grad(rows, peak, rest, grad)
 
 
 def exact_sum(values: Tensor) -> Tensor:
     """See `xent.backends.contract`."""
-    return (_launch() if values.numel() else reference).exact_sum(values)
+    return (_calls() if values.numel() else reference).exact_sum(values)
 
 
 def loss(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `launch.loss`."""
-    return _launch().loss(*args)
+    """See `calls.loss`."""
+    return _calls().loss(*args)
 
 
 def step(*args: Any) -> Tensor:
-    """The gradient of :func:`loss`: see `launch.row_grad`."""
-    return _launch().row_grad(*args)
+    """The gradient of :func:`loss`: see `calls.row_grad`."""
+    return _calls().row_grad(*args)

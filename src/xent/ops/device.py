@@ -5,6 +5,7 @@ waits for the GPU: what a mean divides by stays there. Whoever traces, transform
 is led the long way.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,42 +37,59 @@ def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, label_smoothing: float
 ) -> Tensor:
     """The loss; everything has passed the door and `serves`."""
-    plan = _plan.loss(input.detach(), target, weight, ignore_index, reduction, label_smoothing)
+    soft = target if target.is_floating_point() else None
+    dtype = _plan.result_dtype(input, soft, weight)
+    factors = _algebra.factors(label_smoothing, input.shape[_dim(input)])
+    call = target, weight, ignore_index, factors, reduction, dtype
     if input.requires_grad and torch.is_grad_enabled():
-        return _Loss.apply(input, plan)
-    return _loss(plan)[0]
+        return _apply(input, call)
+    return _loss(input, call)[0]
 
 
-def _loss(plan: _plan.Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    factors = _algebra.factors(plan.smoothing, plan.classes)
-    loss, divisor, peak, rest = triton.loss(
-        plan.rows, plan.target, plan.class_weight, plan.ignore_index, factors, plan.reduction, plan.dtype
-    )
-    return (loss.reshape(plan.shape) if plan.reduction == "none" else loss), divisor, peak, rest
+def _dim(input: Tensor) -> int:
+    return 0 if input.ndim == 1 else 1
+
+
+def _loss(input: Tensor, call: tuple) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The result, what its gradient is divided by, and two facts a row."""
+    target, *others, reduction, dtype = call
+    dim = _dim(input)
+    if target.is_floating_point():
+        target = _plan.rows_of(target, dim)
+    loss, divisor, peak, rest = triton.loss(_plan.rows_of(input, dim), target, *others, reduction, dtype)
+    if reduction == "none":
+        loss = loss.reshape(input.shape[:dim] + input.shape[dim + 1 :])
+    return loss, divisor, peak, rest
 
 
 class _Loss(Function):
     """Saved are the logits (a reference), the target, the class weights, two facts a row, and the divisor."""
 
     @staticmethod
-    def forward(ctx: Any, input, plan):  # pyright: ignore[reportIncompatibleMethodOverride]
-        loss, ctx.divisor, ctx.peak, ctx.rest = _loss(plan)
-        ctx.save_for_backward(input, plan.target, plan.class_weight)
-        ctx.ignore_index, ctx.factors = plan.ignore_index, _algebra.factors(plan.smoothing, plan.classes)
-        ctx.each = plan.reduction == "none"
+    def forward(ctx: Any, input, call):  # pyright: ignore[reportIncompatibleMethodOverride]
+        target, weight, *ctx.options = call
+        ctx.save_for_backward(input, target, weight)
+        loss, *ctx.found = _loss(input, call)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         input, target, weight = ctx.saved_tensors
-        rows = _plan.rows_of(input, 0 if input.ndim == 1 else 1)
-        outer, _, inner = rows.shape
-        call = (target, weight, ctx.ignore_index, ctx.peak, ctx.rest)
-        share = grad.reshape(outer, inner) if ctx.each else grad
+        (ignore_index, factors, reduction, _), (divisor, peak, rest) = ctx.options, ctx.found
+        dim = _dim(input)
+        rows = _plan.rows_of(input, dim)
+        if target.is_floating_point():
+            target = _plan.rows_of(target, dim)
+        call = rows, target, weight, ignore_index, peak, rest
+        share = grad.reshape(peak.shape) if reduction == "none" else grad
         if torch.is_grad_enabled() or not (unwatched() and ordinary(grad)) or is_legacy_batchedtensor(grad):
-            ours, theirs = ctx.factors
-            share = (share.to(torch.float64) / ctx.divisor).where(ctx.divisor != 0, 0.0).expand(outer, inner)
-            gradient = row_grad(rows, *call, ours * share, theirs * share if theirs else None)
+            ours, theirs = factors
+            share = (share.to(torch.float64) / divisor).where(divisor != 0, 0.0).expand(peak.shape)
+            gradient = row_grad(*call, ours * share, theirs * share if theirs else None)
         else:
-            gradient = triton.step(rows.detach(), *call, share, None, ctx.divisor, ctx.factors)
+            gradient = triton.step(*call, share, None, divisor, factors)
         return gradient.reshape(input.shape), None
+
+
+# Function.apply would look for transforms once more, 2 us.
+_apply: Callable[..., Tensor] = super(Function, _Loss).apply  # pyright: ignore[reportAttributeAccessIssue]

@@ -33,6 +33,7 @@ def serves(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     """Strided tensors on the CPU as they are, nobody watching, and no derivative but that of the logits."""
     return (
         not torch.compiler.is_compiling()
+        and input.is_cpu
         and unwatched()
         and _plain(input)
         and _plain(target)

@@ -46,6 +46,7 @@ docs: $(DOCS_READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/linear.py
 
 collapse: $(READY)
 	$(BIN)/python examples/softmax_collapse.py

@@ -58,7 +58,7 @@ class Contributions(TorchFunctionMode):
         if reduction != "mean":
             return whole if reduction == "none" else whole.sum()
         total, mean = (F.cross_entropy(x.detach(), y, weight, **options, reduction=r) for r in ("sum", "mean"))
-        return whole.sum() / (total / mean).abs()
+        return whole.sum() / (total / mean).abs().nan_to_num(1.0)  # nan where every loss is 0, as of one class
 
 
 class _Contributions(torch.autograd.Function):

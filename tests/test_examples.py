@@ -42,6 +42,14 @@ def test_digits_trains_compares_and_explains(run):
     assert "the same number by every route" in out
 
 
+def test_a_language_model_learns_the_same_without_logits(run):
+    out = run("language_model.py", "--steps", "2", "--width", "16", "--rows", "256", "--pieces", "8000")
+    assert "8,000 word pieces" in out
+    losses = {line.split()[0]: line.split()[1:3] for line in out.splitlines() if line.startswith(("torch", "xent"))}
+    assert losses["torch"] == losses["xent"]
+    assert float(out.split()[-1]) < 1e-5
+
+
 def test_collapse_starts_at_equal_points_and_draws_its_picture(run, tmp_path):
     picture = tmp_path / "deep" / "collapse.svg"
     out = run("softmax_collapse.py", "--steps", "40", "--every", "20", "--plot", str(picture))

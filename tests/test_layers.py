@@ -8,10 +8,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "xent"
 
 FLOORS = [
     {"errors"},
-    {"_check", "_plan", "_algebra", "summary"},
+    {"_check", "_check_head", "_plan", "_algebra", "summary"},
     {"backends"},
     {"ops"},
-    {"functional"},
+    {"functional", "linear"},
     {"modules"},
     {"_explain"},
     {"__main__"},
@@ -23,12 +23,14 @@ FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FOREIGN = {
     "torch": {
         "_check",
+        "_check_head",
         "_plan",
         "_algebra",
         "summary",
         "backends",
         "ops",
         "functional",
+        "linear",
         "modules",
         "_explain",
         "__main__",

@@ -74,7 +74,8 @@ inline bool shared(const Call &call) {
     const bool plain = call.kind == softmax || call.kind == log_softmax ||
                        (call.kind != softmax_gradient && call.kind != masses && call.target_kind != distribution &&
                         !call.mixed && !call.smooth);
-    return plain && call.classes > 2 * part && call.rows.classes == 1 && (!call.out.data || call.out.classes == 1);
+    const bool apart = call.out.data != call.rows.data;  // in place, one thread would overwrite what another reads
+    return plain && apart && call.classes > 2 * part && call.rows.classes == 1 && (!call.out.data || call.out.classes == 1);
 }
 inline int64_t units_of(const Call &call) {
     return (call.outer * call.inner + unit_of(call) - 1) / unit_of(call);

@@ -65,7 +65,7 @@ template <class T> class Shared : Work<T> {
         const double w = settled.weight[r];
         const Pull pull = this->pull_of(facts, r, label, w, place<const T>(call.rows, r));
         this->exponentials(pull, facts, x, to, size, true);
-        if (at >= 0 && at < size && w != 0) to[at] = As<T>::of(this->entry(pull, facts, call.hard[r * call.step] * w, 0.0, x, at));
+        if (at >= 0 && at < size && w != 0) to[at] = As<T>::of(this->entry(pull, facts, call.hard[r * call.step] * w, 0.0, widen(x[at]), at));
     }
 
     Settled &settled;

@@ -151,6 +151,7 @@ template <class T> class Work {
         const double smooth = call.smooth ? call.smooth[r * call.step] : 0.0;
         if (!soft && label < 0) return static_cast<void>(std::fill(to, to + call.classes, T{}));
         Pull pull = pull_of(facts, r, label, w, x);
+        const double own = soft ? 0.0 : widen(x[label]);  // read before anything is written: `to` may be `x`
         const Row<T, D8> row(x, call.classes, facts.peak);
         double top, off;
         if (soft) {
@@ -169,7 +170,7 @@ template <class T> class Work {
             difference(pull, facts, soft ? hard : 0.0, smooth, x, to, of_q, past);
         else
             exponentials(pull, facts, x, to, call.classes, past);
-        if (!soft && w != 0) to[label] = As<T>::of(entry(pull, facts, hard * w, smooth, x, label));
+        if (!soft && w != 0) to[label] = As<T>::of(entry(pull, facts, hard * w, smooth, own, label));
     }
     // What a label asks; nothing for a distribution.
     Pull pull_of(const Facts &facts, int64_t r, int64_t label, double w, const T *x) const {
@@ -200,8 +201,8 @@ template <class T> class Work {
             with(Row<T, D8>(x, call.classes, facts.peak));
     }
     // The label's entry, a difference, in double and on its own.
-    double entry(const Pull &pull, const Facts &facts, double asked, double smooth, const T *x, int64_t label) const {
-        const double d = static_cast<double>(widen(x[label])) - facts.peak;
+    double entry(const Pull &pull, const Facts &facts, double asked, double smooth, double own, int64_t label) const {
+        const double d = own - facts.peak;
         if (pull.lone() && d == 0) return pull.entry();
         const double p = pull.scale == 0 ? 0.0 : std::exp(d) / pull.mass * pull.scale;
         return p - asked - (smooth != 0 ? smooth * (call.weight ? call.weight[label] : 1.0) : 0.0);

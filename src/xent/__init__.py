@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from .functional import log_softmax as log_softmax
     from .functional import nll_loss as nll_loss
     from .functional import softmax as softmax
+    from .linear import linear_cross_entropy as linear_cross_entropy
+    from .linear import plan as plan
     from .modules import CrossEntropyLoss as CrossEntropyLoss
+    from .modules import LinearCrossEntropyLoss as LinearCrossEntropyLoss
     from .modules import LogSoftmax as LogSoftmax
     from .modules import NLLLoss as NLLLoss
     from .modules import Softmax as Softmax
@@ -43,7 +46,8 @@ _HOMES = {
         "XentError"
     ),
     "functional": "cross_entropy log_softmax nll_loss softmax",
-    "modules": "CrossEntropyLoss LogSoftmax NLLLoss Softmax",
+    "linear": "linear_cross_entropy plan",
+    "modules": "CrossEntropyLoss LinearCrossEntropyLoss LogSoftmax NLLLoss Softmax",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

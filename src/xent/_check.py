@@ -77,9 +77,73 @@ def reduction(value: Any) -> str:
     return value
 
 
+def token_weight(value: Any, shape: torch.Size, input: Tensor) -> None:
+    """A real number for each row, or none at all."""
+    if value is None:
+        return
+    tensor("token_weight", value)
+    dense("token_weight", value)
+    if value.dtype.is_complex or (value.is_floating_point() and value.dtype not in LOGITS):
+        raise DtypeError(f"token_weight has dtype {value.dtype}; expected real numbers of 16 bits or more.")
+    if value.shape != shape:
+        raise ShapeError(
+            f"token_weight has shape {tuple(value.shape)}; expected {tuple(shape)}, that of the labels: one for each "
+            "row.\n  One for each class is weight."
+        )
+    same_device(input, value, "token_weight")
+
+
+def num_items(value: Any, reduction: str) -> Tensor | None:
+    """A number that is at least 0, in float64; it takes the place of a mean's divisor."""
+    if value is None:
+        return None
+    if reduction != "mean":
+        raise OptionError(
+            f"num_items divides a mean; with reduction={reduction!r} nothing is divided.\n  Leave it out."
+        )
+    if isinstance(value, Tensor):
+        if value.numel() != 1 or value.dtype.is_complex:
+            raise ShapeError(f"num_items has shape {tuple(value.shape)} and dtype {value.dtype}; expected one number.")
+        return value.detach().reshape(()).to(torch.float64)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ArgumentError(f"num_items must be a number or a tensor of one, got {type(value).__name__} ({value!r}).")
+    if not 0.0 <= float(value) < math.inf:
+        raise OptionError(f"num_items is {value}; expected how many rows the mean is over, in all batches that add up.")
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+def shift(value: Any, target: Tensor) -> int:
+    """By how many places labels move to the front of their last dimension."""
+    by = integer(value)
+    if by is None or by < 0:
+        raise ArgumentError(f"shift must be an int of at least 0, got {type(value).__name__} ({value!r}).")
+    if by and (target.ndim == 0 or target.is_floating_point()):
+        raise OptionError(
+            f"shift={by} moves labels along their last dimension; target has shape {tuple(target.shape)} and dtype "
+            f"{target.dtype}.\n  Class probabilities are moved by the caller."
+        )
+    return by
+
+
+def all_ignored(value: Any) -> float:
+    """What a mean over no rows is: torch's nan, or 0."""
+    if value not in ("nan", "zero"):
+        raise OptionError(f"{value!r} is not a valid value for all_ignored; expected 'nan' (as torch) or 'zero'.")
+    return math.nan if value == "nan" else 0.0
+
+
+def result_dtype(value: Any) -> torch.dtype | None:
+    """A float dtype for the loss, or None for torch's choice."""
+    if value is not None:
+        dtype(value)
+        if value not in LOGITS:
+            raise DtypeError(f"dtype={value} is none for a loss; expected float64, float32, bfloat16 or float16.")
+    return value
+
+
 def ignore_index(value: Any) -> int:
     """One integer; torch has no way to say "none", and neither have we."""
-    index = _integer(value)
+    index = integer(value)
     if index is None:
         raise ArgumentError(
             f"ignore_index must be an int, got {type(value).__name__} ({value!r}).\n"
@@ -90,7 +154,7 @@ def ignore_index(value: Any) -> int:
     return index
 
 
-def _integer(value: Any) -> int | None:
+def integer(value: Any) -> int | None:
     """An int, a numpy integer or a tensor of one; a bool is none of these."""
     if type(value) is int:
         return value
@@ -119,7 +183,7 @@ def label_smoothing(value: Any) -> float:
 
 def dim(value: Any, ndim: int) -> int:
     """A dimension of the tensor, counted from the front."""
-    at = _integer(value)
+    at = integer(value)
     if at is None:
         raise ArgumentError(f"dim must be an int, got {type(value).__name__} ({value!r}).")
     span = max(ndim, 1)
@@ -146,6 +210,14 @@ def weights(weight: Any, shape: str = "(V,)") -> None:
         raise ShapeError(f"weight has shape {tuple(weight.shape)}; expected {shape}, one weight for each class.")
 
 
+def weight_of(weight: Tensor | None, classes: int) -> None:
+    """One weight a class of a head."""
+    if weight is not None and weight.shape != (classes,):
+        raise ShapeError(
+            f"weight has shape {tuple(weight.shape)}; expected ({classes},), one for each class of the head."
+        )
+
+
 def class_weight(weight: Any, input: Tensor) -> None:
     """One weight a class, or none at all."""
     classes = input.shape[_class_dim(input)]
@@ -167,6 +239,11 @@ def same_device(input: Tensor, other: Tensor, name: str) -> None:
             f"input is on {input.device} and {name} on {other.device}; expected one device.\n"
             f"  Pass {name}.to(input.device)."
         )
+
+
+def autocast(tensor: Tensor) -> bool:
+    """Does torch narrow products there? It refuses to say so of the meta device."""
+    return not tensor.is_meta and torch.is_autocast_enabled(tensor.device.type)
 
 
 def _class_dim(input: Tensor) -> int:

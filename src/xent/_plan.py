@@ -10,6 +10,30 @@ from . import _check
 
 
 @dataclass(frozen=True, slots=True)
+class Sums:
+    """How the losses of the rows become the result."""
+
+    reduction: str
+    token_weight: Tensor | None = None
+    """A factor of each row, in the shape of the labels."""
+    num_items: Tensor | None = None
+    """What a mean divides by in place of the weight of its rows; float64."""
+    all_ignored: float = math.nan
+    """A mean over nothing."""
+    dtype: torch.dtype | None = None
+    """Of the result, where it is not the one that torch gives it."""
+
+
+def sums(input: Tensor, shape, reduction: str, token_weight, num_items, all_ignored, dtype, shift: int = 0) -> Sums:
+    """Ask and settle; `shape` is that of the labels."""
+    _check.token_weight(token_weight, shape, input)
+    items, nothing = _check.num_items(num_items, reduction), _check.all_ignored(all_ignored)
+    if shift and token_weight is not None:
+        token_weight = moved(token_weight, shift, 0)
+    return Sums(reduction, token_weight, items, nothing, _check.result_dtype(dtype))
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One cross-entropy call: rows laid out, options settled."""
 
@@ -21,11 +45,15 @@ class Plan:
     """``(V,)``, any real dtype."""
     ignore_index: int
     smoothing: float
-    reduction: str
+    sums: Sums
     shape: torch.Size
     """Of the loss before reduction."""
     dtype: torch.dtype
     """Of the result; the arithmetic in between is wider."""
+
+    @property
+    def reduction(self) -> str:
+        return self.sums.reduction
 
     @property
     def classes(self) -> int:
@@ -35,6 +63,14 @@ class Plan:
     def soft(self) -> bool:
         """Is the target a distribution over the classes?"""
         return self.target.is_floating_point()
+
+
+def moved(values: Tensor, shift: int, fill: int | float) -> Tensor:
+    """Values that stand `shift` places further to the front of the last dimension, and `fill` behind them."""
+    if not values.is_floating_point():
+        values = values.to(torch.int64)  # `fill` may be negative
+    shift = min(shift, values.shape[-1])
+    return torch.cat([values[..., shift:], values.new_full((*values.shape[:-1], shift), fill)], -1)
 
 
 def rows_of(input: Tensor, dim: int) -> Tensor:
@@ -53,7 +89,7 @@ def loss(
     target: Tensor,
     weight: Tensor | None,
     ignore_index: int,
-    reduction: str,
+    sums: Sums,
     label_smoothing: float = 0.0,
 ) -> Plan:
     """Settle one call; `input` and `target` have passed the door."""
@@ -68,9 +104,9 @@ def loss(
         class_weight=weight,
         ignore_index=ignore_index,
         smoothing=label_smoothing,
-        reduction=reduction,
+        sums=sums,
         shape=shape,
-        dtype=result_dtype(input, target if soft else None, weight),
+        dtype=sums.dtype or result_dtype(input, target if soft else None, weight),
     )
 
 
@@ -80,7 +116,7 @@ def result_dtype(input: Tensor, *others: Tensor | None) -> torch.dtype:
     for other in others:
         if other is not None:
             dtype = torch.promote_types(dtype, other.dtype)
-    if dtype in (torch.bfloat16, torch.float16) and torch.is_autocast_enabled(input.device.type):
+    if dtype in (torch.bfloat16, torch.float16) and _check.autocast(input):
         return torch.float32
     return dtype
 
@@ -93,3 +129,130 @@ def softmax_dtype(input: Tensor) -> torch.dtype:
 def widens(have: torch.dtype, want: torch.dtype) -> bool:
     """Does `want` hold every value of `have`, so that no rounding comes before the arithmetic?"""
     return have in _check.LOGITS and want in _check.LOGITS and torch.promote_types(have, want) == want
+
+
+# -- a linear head --------------------------------------------------------------------------------
+
+CLASSES = 8192
+"""Of the block in which logits are made, whatever the tile."""
+
+
+def block_rows(dtype: torch.dtype) -> int:
+    """Of the block, which is 16 MB. With half of them a product takes a sixth longer, with a quarter a third."""
+    return 2048 // dtype.itemsize
+
+
+BUDGET = 512 << 20
+"""Bytes of a tile where the caller names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearPlan:
+    """One cross-entropy of ``hidden @ weight.T + bias``; what has the name of a field of `Plan` is the same."""
+
+    hidden: Tensor
+    """``(N, D)``."""
+    weight: Tensor
+    """``(V, K, D)``, with ``K`` rows of classes for each of `hidden`."""
+    bias: Tensor | None
+    """``(V, K)``."""
+    target: Tensor
+    """Labels ``(N, K)``, or probabilities ``(N, V, K)``."""
+    class_weight: Tensor | None
+    ignore_index: int
+    smoothing: float
+    sums: Sums
+    shape: torch.Size
+    dtype: torch.dtype
+    budget: int | None
+
+    @property
+    def classes(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def soft(self) -> bool:
+        return self.target.is_floating_point()
+
+
+def linear(
+    input: Tensor,
+    linear_weight: Tensor,
+    linear_bias: Tensor | None,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    sums: Sums,
+    label_smoothing: float,
+    budget: int | None,
+) -> LinearPlan:
+    """Settle one call that has passed the door."""
+    lead, places = input.shape[:-1], linear_weight.shape[1:-1]
+    rows, count = math.prod(lead), math.prod(places)
+    classes, width = linear_weight.shape[0], input.shape[-1]
+    soft = target.is_floating_point()
+    if _check.autocast(input) and input.dtype is not torch.float64:  # as F.linear
+        narrow = torch.get_autocast_dtype(input.device.type)
+        input, linear_weight = input.to(narrow), linear_weight.to(narrow)
+        linear_bias = None if linear_bias is None else linear_bias.to(narrow)
+    return LinearPlan(
+        hidden=input.reshape(rows, width),
+        weight=linear_weight.reshape(classes, count, width),
+        bias=None if linear_bias is None else linear_bias.reshape(classes, count),
+        target=target.reshape((rows, classes, count) if soft else (rows, count)),
+        class_weight=weight,
+        ignore_index=ignore_index,
+        smoothing=label_smoothing,
+        sums=sums,
+        shape=lead + places,
+        dtype=sums.dtype or result_dtype(input, target if soft else None, weight),
+        budget=budget,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """How many rows and classes of the logits there are at a time, and the bytes beside inputs and results."""
+
+    rows: int
+    classes: int
+    bytes: int
+
+
+def tiles(
+    rows: int, classes: int, width: int, dtype: torch.dtype, budget: int | None, soft: bool, weight_gradient: bool
+) -> Tiles:
+    """Whole rows where the budget has room for a block of them, otherwise blocks of classes; never less than one.
+
+    Sixteen-bit gradients of the weight add up in float32. Their room counts, unless the budget is the default.
+    A distribution is as large as the logits already, so it comes in whole rows.
+    """
+    size = dtype.itemsize
+    sums = width * 4 * (size == 2 and weight_gradient)
+    block = block_rows(dtype)
+    high = min(rows, block)
+    row = classes * size * (1 if classes > 4096 else 2)  # few classes are not written in place
+    room = BUDGET if budget is None else budget
+    if rows * row <= room:
+        return Tiles(rows, classes, rows * row)
+    own = classes * sums + min(classes, CLASSES) * width * size * (sums > 0)
+    left = room if budget is None else room - own
+    if left >= high * row or soft or classes <= CLASSES:
+        count = -(-rows // max(left // row // block * block, high))  # tiles of about one size
+        at_once = _up(-(-rows // count), block)
+        return Tiles(at_once, classes, at_once * row + own)
+    own = rows * width * 4 * (size == 2) + 2 * CLASSES * width * size * (size == 2)
+    high = max(high, min(_up(rows, block), (room - own - CLASSES * sums) // ((CLASSES + 64) * size) // block * block))
+    wide = (room - own) // (high * size + sums) // CLASSES * CLASSES
+    wide = max(CLASSES, wide)
+    return Tiles(min(high, rows), wide, own + wide * sums + min(high, rows) * (wide + 64) * size)
+
+
+def least(rows: int, classes: int, dtype: torch.dtype) -> Tiles:
+    """One block. Enough where no gradient is made: logits that are not needed again stay near the cache."""
+    high, wide = min(rows, block_rows(dtype)), min(classes, CLASSES)
+    return Tiles(high, wide, high * (wide + 64) * dtype.itemsize)
+
+
+def _up(value: int, step: int) -> int:
+    return -(-value // step) * step

@@ -1,8 +1,11 @@
 """The losses as modules: subclasses of torch.nn's own, so that ``isinstance`` tests elsewhere hold."""
 
+import math
+
+import torch
 from torch import Tensor, nn
 
-from . import _check, functional
+from . import _check, _check_head, functional, linear
 
 
 class Softmax(nn.Softmax):
@@ -101,6 +104,75 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
     def extra_repr(self) -> str:
         text = _configuration(self.weight, self.ignore_index, self.reduction)
         return f"{text}, label_smoothing={self.label_smoothing}"
+
+
+class LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
+    """A linear head and its loss, :func:`xent.linear_cross_entropy`, as a module; its parameters are those of torch's.
+
+    Raises:
+        OptionError: an unknown reduction, smoothing outside 0 ... 1. ShapeError: `weight` is not one number a class.
+        ArgumentError: `weight` is no tensor, `ignore_index` or `memory_budget` no int, `label_smoothing` no number.
+
+    Example:
+        >>> head = xent.LinearCrossEntropyLoss(4, 10, bias=True)
+        >>> head
+        LinearCrossEntropyLoss(
+          in_features=4, num_classes=10, ignore_index=-100, reduction='mean', label_smoothing=0.0
+          (linear): Linear(in_features=4, out_features=10, bias=True)
+        )
+        >>> head(torch.zeros(3, 4), torch.tensor([0, 1, 2])).shape
+        torch.Size([])
+
+    Differs from :class:`torch.nn.LinearCrossEntropyLoss` (torch 2.13) by `memory_budget` in place of `options`.
+    """
+
+    ignore_index: int
+    label_smoothing: float
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        memory_budget: int | None = None,
+    ) -> None:
+        _validate(weight, ignore_index, reduction)
+        _check.weight_of(weight, num_classes)
+        super().__init__(weight, None, None, reduction)
+        self.num_classes, self.out_features = num_classes, tuple(out_features)
+        self.ignore_index = ignore_index
+        self.label_smoothing = _check.label_smoothing(label_smoothing)
+        self.memory_budget = _check_head.memory_budget(memory_budget)
+        self.linear = nn.Linear(in_features, num_classes * math.prod(out_features), bias, device, dtype)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        shape, bias = (self.num_classes, *self.out_features), self.linear.bias
+        return linear.linear_cross_entropy(
+            input,
+            self.linear.weight.reshape(*shape, self.linear.in_features),
+            target,
+            linear_bias=None if bias is None else bias.reshape(shape),
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+            memory_budget=self.memory_budget,
+        )
+
+    def extra_repr(self) -> str:
+        head = f"in_features={self.linear.in_features}, num_classes={self.num_classes}, "
+        head += f"out_features={self.out_features}, " if self.out_features else ""
+        text = head + _configuration(self.weight, self.ignore_index, self.reduction)
+        budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
+        return f"{text}, label_smoothing={self.label_smoothing}{budget}"
 
 
 def _validate(weight: Tensor | None, ignore_index: int, reduction: str) -> None:

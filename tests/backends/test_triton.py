@@ -252,6 +252,16 @@ def test_masks_of_every_width_and_peaks_at_every_place():
         close(kernels.row_grad(*args), reference.row_grad(*args), budget(dtype))
 
 
+def test_a_gradient_in_the_place_of_its_logits():
+    """Of several tiles, where a label's logit lies in another one."""
+    rows, labels, _, _ = problem((40, 130, 1), torch.float32, seed=4)
+    facts = reference.row_summary(rows, labels, None, NONE, False)
+    call = labels, None, NONE, facts.peak, facts.rest, torch.ones_like(facts.peak), None
+    want, place = kernels.row_grad(rows, *call), rows.clone()
+    assert kernels.row_grad(place, *call, place) is place
+    same([place], [want])
+
+
 @pytest.mark.parametrize("factor", [2.0**70, 2.0**-70, 2.0**-120])
 def test_factors_far_from_1(factor):
     rows, labels, _, _ = problem((30, 130, 1), torch.float32, seed=9)

@@ -37,7 +37,25 @@ MAP_LABELS = torch.arange(12).reshape(2, 6).to(torch.uint8) % 5
 MIX = rows(3, 4, 2).softmax(1)
 WEIGHT, WEIGHT4 = torch.tensor([1.0, 2.0, 0.5, 0.0, 3.0]), torch.tensor([1.0, 2.0, 0.5, 0.0]).double()
 
+HIDDEN, HEAD, SHIFT = rows(4, 3), rows(5, 3), rows(5)
+SOFT = rows(4, 5).softmax(1)
+FACTOR, NO_FACTOR = torch.rand(4, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+HEADS = [
+    (HIDDEN, HEAD, None, LABELS, None, -100, False, None),
+    (HIDDEN.bfloat16(), HEAD.bfloat16(), SHIFT.bfloat16(), LABELS.clamp_min(0).int(), WEIGHT, 2, True, 64),
+    (HIDDEN.double(), HEAD.double(), SHIFT.double(), SOFT, WEIGHT.double(), -100, True, None),
+    (HIDDEN[:0], HEAD, SHIFT, LABELS[:0], None, -100, False, None),
+]
+PULLS = [(FACTOR, None), (FACTOR, FACTOR), (FACTOR, FACTOR), (NO_FACTOR, None)]
+WANTED = [[True, True, False], [False, True, True], [True, True, True], [True, False, False]]
+
 SAMPLES = {
+    "linear_facts": HEADS,
+    "linear_step": [(*head, *pull, wanted) for head, pull, wanted in zip(HEADS, PULLS, WANTED, strict=True)],
+    "linear_grad": [
+        (*head, *OPS.linear_facts(*head), *pull, wanted)
+        for head, pull, wanted in zip(HEADS, PULLS, WANTED, strict=True)
+    ],
     "row_summary": [
         (PLAIN, LABELS, None, -100, False),
         (MAP, MAP_LABELS, WEIGHT, 3, True),

@@ -34,7 +34,9 @@ class Call:
         outer, inner = at // inner, at % inner
         logits = self.plan.rows[outer, :, inner]
         target = self.plan.target[outer, :, inner] if self.plan.soft else self.plan.target.reshape(-1)[at]
-        plan = _plan.loss(logits, target, self.weight, self.plan.ignore_index, reduction, self.plan.smoothing)
+        plan = _plan.loss(
+            logits, target, self.weight, self.plan.ignore_index, _plan.Sums(reduction), self.plan.smoothing
+        )
         index = None if self.index is None else self.index.reshape(-1)[at]
         return Call(logits, target, self.weight, replace(plan, dtype=self.plan.dtype), index)
 
@@ -51,7 +53,8 @@ def ask(logits: Any, target: Any, weight: Any, ignore_index: Any, reduction: Any
     else:
         _check.indices(logits, target)
     smoothing = _check.label_smoothing(label_smoothing)
-    plan = _plan.loss(logits, target, weight, ignored, _check.reduction(reduction), smoothing)
+    sums = _plan.Sums(_check.reduction(reduction))
+    plan = _plan.loss(logits, target, weight, ignored, sums, smoothing)
     index = None if soft else _check.labels(target, plan.classes, ignored).reshape(plan.shape)
     return Call(logits, target, weight, plan, index)
 

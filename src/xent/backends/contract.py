@@ -9,7 +9,7 @@ A backend keeps these promises, and `tests/backends` holds it to them:
 * the numbers of `docs/design/numerics.md`, as `reference` gives them;
 * the same bits for any number of threads, for a row alone or in a batch, for any strides;
 * a label that is not a class raises TargetError; a zero factor or attraction leaves its term out;
-* nothing is written but what is returned.
+* nothing is written but what is returned, and `out`.
 """
 
 from typing import Protocol
@@ -45,8 +45,10 @@ class Backend(Protocol):
         rest: Tensor,
         hard: Tensor,
         smooth: Tensor | None,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """``hard (mass p_j - a_j) + smooth (sum(w) p_j - w_j)``, in the dtype of the rows."""
+        """``hard (mass p_j - a_j) + smooth (sum(w) p_j - w_j)``, in the dtype of the rows; into `out`, if there
+        is one, which may be `rows` itself where the caller needs them no more."""
         ...
 
     def softmax(self, rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

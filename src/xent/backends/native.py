@@ -41,6 +41,8 @@ _LABELS = {
     torch.uint8: 7,
 }
 _DISTRIBUTION = 8
+_TOGETHER = 4096
+"""Up to this many classes a group of rows is written before the odd ones among them are read again: not in place."""
 _NOTHING = (0, 0, 0, 0)
 
 
@@ -69,11 +71,14 @@ def row_grad(
     rest: Tensor,
     hard: Tensor,
     smooth: Tensor | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """See `xent.backends.contract`."""
     if not _fits(rows, target):
-        return reference.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
-    out = pages.empty_like(rows)
+        return reference.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth, out)
+    if out is not None and out is rows and rows.shape[1] <= _TOGETHER:
+        return out.copy_(row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth))
+    out = pages.empty_like(rows) if out is None else out
     one = hard.numel() == 1 or (not any(hard.stride()) and (smooth is None or not any(smooth.stride())))
     factors = (hard, smooth) if one else (hard.contiguous(), None if smooth is None else smooth.contiguous())
     facts = (peak.contiguous(), rest.contiguous(), None, None, None)

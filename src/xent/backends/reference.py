@@ -54,6 +54,7 @@ def row_grad(
     rest: Tensor,
     hard: Tensor,
     smooth: Tensor | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """See `xent.backends.contract`.
 
@@ -69,7 +70,7 @@ def row_grad(
     if smooth is not None:
         pulls.append((smooth, _Weights(class_weight, rows.shape[1])))
 
-    grad = torch.empty_like(rows)
+    grad = torch.empty_like(rows) if out is None else out
     for block in blocks(rows, peak):
         mass = (1.0 + rest[block.at]).unsqueeze(1)
         scale, lifted = torch.zeros_like(mass), torch.zeros_like(mass)
@@ -79,10 +80,10 @@ def row_grad(
             lifted += (factor[block.at] * (off - top * rest[block.at])).unsqueeze(1)
         for tile in block.tiles:
             shifted, exp = block.exp(tile)
-            out = (exp / mass * scale).where(scale != 0, 0.0)
+            values = (exp / mass * scale).where(scale != 0, 0.0)
             for factor, pull in pulls:
-                pull.subtract_from(out, block, tile, factor[block.at])
-            block.write(grad, tile, (lifted / mass).where((shifted == 0) & (mass < 2.0), out))
+                pull.subtract_from(values, block, tile, factor[block.at])
+            block.write(grad, tile, (lifted / mass).where((shifted == 0) & (mass < 2.0), values))
     return grad
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import _algebra
-from .._plan import Plan
+from .._plan import LinearPlan, Plan
 from .autograd import row_terms
 from .rules import times, total
 
@@ -15,8 +15,12 @@ def cross_entropy(plan: Plan) -> Tensor:
     """The loss that `plan` asks for."""
     mixed = plan.smoothing > 0
     hard, smooth, mass = row_terms(plan.rows, plan.target, plan.class_weight, plan.ignore_index, mixed)
-    losses = _algebra.loss(hard, smooth if mixed else None, plan.smoothing, plan.classes)
-    return _reduce(losses, mass, plan)
+    return reduced(hard, smooth if mixed else None, mass, plan)
+
+
+def reduced(hard: Tensor, smooth: Tensor | None, mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
+    """From the terms of the rows to the result."""
+    return _reduce(_algebra.loss(hard, smooth, plan.smoothing, plan.classes), mass, plan)
 
 
 def nll(plan: Plan) -> Tensor:
@@ -32,20 +36,34 @@ def nll(plan: Plan) -> Tensor:
     return _reduce(-times(mass, log_p), mass, plan)
 
 
-def _reduce(losses: Tensor, mass: Tensor, plan: Plan) -> Tensor:
+def _reduce(losses: Tensor, mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
     """torch's three reductions. The mean divides labels' losses by their total weight, and
     probabilities' losses by the number of rows, whatever their weights."""
-    if plan.reduction == "none":
+    token = token_weight(plan, mass.shape)
+    losses = losses if token is None else times(token, losses)
+    if plan.sums.reduction == "none":
         return losses.reshape(plan.shape).to(plan.dtype)
     whole = total(losses.reshape(losses.numel()))
-    if plan.reduction == "mean":
-        divisor = _divisor(mass, plan)
-        # A mean over nothing is nan, and moves nothing: its gradient is 0.
-        whole = (whole / divisor.where(divisor != 0, 1.0)).where(divisor != 0, float("nan"))
+    if plan.sums.reduction == "mean":
+        by = divisor(mass, token, plan)
+        # A mean over nothing moves nothing: its gradient is 0.
+        whole = (whole / by.where(by != 0, 1.0)).where(by != 0, plan.sums.all_ignored)
     return whole.to(plan.dtype)
 
 
-def _divisor(mass: Tensor, plan: Plan) -> Tensor:
+def token_weight(plan: Plan | LinearPlan, shape: torch.Size) -> Tensor | None:
+    """In float64 and in the shape of the rows' facts."""
+    token = plan.sums.token_weight
+    return None if token is None else token.to(torch.float64).reshape(shape)
+
+
+def divisor(mass: Tensor, token: Tensor | None, plan: Plan | LinearPlan) -> Tensor:
+    """What a mean divides by."""
+    if plan.sums.num_items is not None:
+        return plan.sums.num_items.to(mass.device)
+    if token is not None:
+        mass = token if plan.soft else times(mass, token)
+        return total(mass.reshape(mass.numel()))
     if plan.soft:
         return mass.new_tensor(mass.numel() if plan.classes else 0)
     if plan.class_weight is None:

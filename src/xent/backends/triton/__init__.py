@@ -53,10 +53,13 @@ def row_grad(
     rest: Tensor,
     hard: Tensor,
     smooth: Tensor | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """See `xent.backends.contract`."""
     home = _calls() if rows.numel() else reference
-    return home.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
+    made = home.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
+    # not written in place: a program reads the label's logit, which may lie in the tile of another one
+    return made if out is None else out.copy_(made)
 
 
 def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,287 @@
+"""The loss of a linear head: ops, derivatives, and when the gradient is made in the forward pass.
+
+The three ops form logits tile by tile (`tiles`). Where a mean or a sum is asked for, the factor of every row is
+known before the loss is, and the gradient comes with it: three matrix products. If in the backward pass the factors are
+others, or it is the second one, the logits are made once more: four. Whoever transforms the call, or wants
+derivatives of other tensors or of second order, gets them from the logits written out.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _are_functorch_transforms_active, _len_torch_dispatch_stack
+from torch._C._functorch import is_legacy_batchedtensor
+from torch.autograd import Function, forward_ad
+from torch.nn import functional as F
+
+from .. import _algebra, _check
+from .._plan import LinearPlan
+from ..summary import RowSummary
+from . import losses, tiles
+from .autograd import row_grad, row_terms
+from .rules import Rule
+from .schemas import _fake, _op
+
+_ops = torch.ops.xent
+
+# -- the ops --------------------------------------------------------------------------------------
+
+_HEAD = (
+    "Tensor hidden, Tensor weight, Tensor? bias, Tensor target, Tensor? class_weight, int ignore_index, bool mixed,"
+    " int? budget"
+)
+_FACTS = "Tensor peak, Tensor rest, Tensor picked, Tensor mass, Tensor mix"
+_GRADIENTS = "Tensor hidden_grad, Tensor weight_grad, Tensor bias_grad"
+
+
+def _run(head: tuple, facts: tuple | None, factors: tuple | None, wanted: list[bool]) -> tuple[tuple, tuple]:
+    """`tiles.run` on the rows that are not ignored; the others cost nothing and have facts and gradients of 0."""
+    hidden, weight, bias, target, class_weight, ignore_index, mixed, budget = head
+    kept = None
+    if not target.is_floating_point():
+        target = _check.labels(target, weight.shape[0], ignore_index)
+        if (target < 0).any():
+            kept = (target >= 0).nonzero().squeeze(1)
+
+    def some(tensor: Any) -> Any:
+        return tensor if tensor is None or kept is None else tensor[kept]
+
+    asked = tiles.Head(some(hidden), weight, bias, some(target), class_weight)
+    known = None if facts is None else RowSummary(*map(some, facts))
+    pulls = None if factors is None else tiles.Factors(*map(some, factors))
+    if asked.hidden.shape[0] == 0 or weight.shape[0] == 0:
+        found, grads = _of_nothing(asked, wanted)
+    else:
+        found, grads = tiles.run(asked, mixed, budget, known, pulls, wanted)
+    if kept is not None:
+        found = tuple(fact.new_zeros(hidden.shape[0]).index_copy_(0, kept, fact) for fact in found)
+        if grads[0] is not None:
+            grads = (torch.zeros_like(hidden).index_copy_(0, kept, grads[0]), *grads[1:])
+    return tuple(found), tuple(hidden.new_empty(0) if g is None else g for g in grads)
+
+
+def _of_nothing(head: tiles.Head, wanted):
+    """No rows are left, or they have no classes (and then no label: they are distributions over nothing)."""
+    peak, *rest = (torch.zeros(head.hidden.shape[0], dtype=torch.float64, device=head.hidden.device) for _ in range(5))
+    tensors = head.hidden, head.weight, head.weight.new_empty(head.weight.shape[0])
+    grads = (torch.zeros_like(t) if want else None for t, want in zip(tensors, wanted, strict=True))
+    return RowSummary(peak - torch.inf, rest[0] + torch.nan, *rest[1:]), tuple(grads)
+
+
+@_op(f"linear_facts({_HEAD}) -> ({_FACTS})")
+def _linear_facts(*head):
+    return _run(head, None, None, [False] * 3)[0]
+
+
+@_op(f"linear_step({_HEAD}, Tensor hard, Tensor? smooth, bool[3] wanted) -> ({_FACTS}, {_GRADIENTS})")
+def _linear_step(*args):
+    *head, hard, smooth, wanted = args
+    facts, grads = _run(tuple(head), None, (hard, smooth), wanted)
+    return *facts, *grads
+
+
+@_op(f"linear_grad({_HEAD}, {_FACTS}, Tensor hard, Tensor? smooth, bool[3] wanted) -> ({_GRADIENTS})")
+def _linear_grad(*args):
+    *head, peak, rest, picked, mass, mix, hard, smooth, wanted = args
+    return _run(tuple(head), (peak, rest, picked, mass, mix), (hard, smooth), wanted)[1]
+
+
+def _fake_facts(hidden):
+    return tuple(hidden.new_empty(hidden.shape[:1], dtype=torch.float64) for _ in range(5))
+
+
+def _fake_grads(hidden, weight, wanted):
+    shapes = hidden.shape, weight.shape, weight.shape[:1]
+    return tuple(hidden.new_empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True))
+
+
+@_fake("linear_facts")
+def _(hidden, *rest):
+    return _fake_facts(hidden)
+
+
+@_fake("linear_step")
+def _(hidden, weight, *rest):
+    return *_fake_facts(hidden), *_fake_grads(hidden, weight, rest[-1])
+
+
+@_fake("linear_grad")
+def _(hidden, weight, *rest):
+    return _fake_grads(hidden, weight, rest[-1])
+
+
+# -- the derivatives ------------------------------------------------------------------------------
+
+
+class _Terms(Function):
+    """A head -> `hard`, `smooth` and `mass` of each row, differentiable in hidden, weight and bias.
+
+    `expected`: the factors of the rows if they can be known now; then the gradient is made now, and kept for the
+    backward pass that brings a multiple of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden, weight, bias, rest, expected):  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.rest, ctx.expected, ctx.gradients = rest, expected, None
+        if expected is None:
+            facts = _ops.linear_facts(hidden, weight, bias, *rest)
+        else:
+            facts = _ops.linear_step(hidden, weight, bias, *rest, *expected, ctx.needs_input_grad[:3])
+            facts, ctx.gradients = facts[:5], facts[5:]
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.facts = facts
+        ctx.set_materialize_grads(False)
+        hard, smooth, mass = _terms_of(facts, weight, rest)
+        ctx.mark_non_differentiable(mass)
+        return hard, smooth, mass
+
+    @staticmethod
+    def backward(ctx: Any, hard, smooth, _):  # pyright: ignore[reportIncompatibleMethodOverride]
+        head = ctx.saved_tensors
+        hard, smooth = _filled(hard, smooth, ctx.facts[0], ctx.rest)
+        if torch.is_grad_enabled() or _are_functorch_transforms_active() or is_legacy_batchedtensor(hard):
+            return *_written_out(head, ctx.rest, ctx.facts, hard, smooth), None, None
+        gradients, ctx.gradients = ctx.gradients, None  # never handed out twice
+        wanted = list(ctx.needs_input_grad[:3])
+        multiple = _multiple(ctx.expected, (hard, smooth))
+        if gradients is None or multiple is None:  # a second pass has the bits of the first
+            factors = (hard, smooth) if multiple is None else ctx.expected
+            gradients = _ops.linear_grad(*head, *ctx.rest, *ctx.facts, *factors, wanted)
+        if multiple is not None and multiple != 1.0:
+            gradients = [gradient.mul_(multiple) for gradient in gradients]
+        return *(g if want else None for g, want in zip(gradients, wanted, strict=True)), None, None
+
+
+class _TermsTraced(Rule):
+    """The same for whoever sees tensors without numbers, the compiler for one: always made anew."""
+
+    @staticmethod
+    def forward(hidden, weight, bias, target, class_weight, ignore_index, mixed, budget):
+        rest = target, class_weight, ignore_index, mixed, budget
+        facts = _ops.linear_facts(hidden, weight, bias, *rest)
+        return *_terms_of(facts, weight, rest), *facts
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.ignore_index, ctx.mixed, ctx.budget = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, *output[3:])
+
+    @staticmethod
+    def backward(ctx, hard, smooth, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
+        hidden, weight, bias, target, class_weight, *facts = ctx.saved_tensors
+        rest = target, class_weight, ctx.ignore_index, ctx.mixed, ctx.budget
+        hard, smooth = _filled(hard, smooth, facts[0], rest)
+        wanted = list(ctx.needs_input_grad[:3])
+        grads = _ops.linear_grad(hidden, weight, bias, *rest, *facts, hard, smooth, wanted)
+        return *(g if want else None for g, want in zip(grads, wanted, strict=True)), *(None,) * 5
+
+
+def _terms_of(facts, weight: Tensor, rest):
+    _, tail, picked, mass, mix = facts
+    _, class_weight, _, mixed, _ = rest
+    whole = float(weight.shape[0]) if class_weight is None else _ops.exact_sum(class_weight.to(torch.float64))
+    smooth = _algebra.smooth(whole, tail, mix) if mixed else mix.clone()
+    return _algebra.hard(mass, tail, picked), smooth, mass.clone()
+
+
+def _filled(hard: Tensor | None, smooth: Tensor | None, like: Tensor, rest) -> tuple[Tensor, Tensor | None]:
+    mixed = rest[3]
+    hard = torch.zeros_like(like) if hard is None else hard
+    return hard, (torch.zeros_like(like) if smooth is None else smooth) if mixed else None
+
+
+def _multiple(expected, factors) -> float | None:
+    """The number that `expected` was multiplied by, if it was one, up to the rounding of float64."""
+    if expected is None or len(expected[0]) == 0:
+        return None
+    most = expected[0].abs().argmax()
+    scale = (factors[0][most] / expected[0][most]).item()
+    for want, got in zip(expected, factors, strict=True):
+        if want is not None and not ((got - scale * want).abs() <= 1e-15 * (scale * want).abs()).all():
+            return None
+    return scale
+
+
+def _written_out(head, rest, facts, hard: Tensor, smooth: Tensor | None):
+    """The gradients as functions that can be differentiated once more, on all logits at once."""
+    hidden, weight, bias = head
+    target, class_weight, ignore_index, *_ = rest
+    logits = F.linear(hidden, weight, bias).unsqueeze(2)
+    target = target.unsqueeze(2) if target.is_floating_point() else target
+    peak, tail = (fact.unsqueeze(1) for fact in facts[:2])
+    smooth = None if smooth is None else smooth.unsqueeze(1)
+    slope = row_grad(logits, target, class_weight, ignore_index, peak, tail, hard.unsqueeze(1), smooth).squeeze(2)
+    return slope @ weight, slope.mT @ hidden, None if bias is None else slope.sum(0)
+
+
+# -- the loss -------------------------------------------------------------------------------------
+
+
+def cross_entropy(plan: LinearPlan) -> Tensor:
+    """The loss that `plan` asks for; each place of a K-dimensional head is a head of its own."""
+    terms = _terms_written_out if _derived_otherwise(plan) else _terms
+    places = [terms(plan, k) for k in range(plan.weight.shape[1])]
+    hard, smooth, mass = (torch.stack(of_place, 1) for of_place in zip(*places, strict=True))
+    return losses.reduced(hard, smooth if plan.smoothing > 0 else None, mass, plan)
+
+
+def _derived_otherwise(plan: LinearPlan) -> bool:
+    """Does someone transform the call, or ask for derivatives of tensors that tiles do not differentiate?"""
+    others = any(t is not None and t.requires_grad for t in (plan.target, plan.class_weight))
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0 or (others and torch.is_grad_enabled())
+
+
+def _of_place(plan: LinearPlan, k: int):
+    """One head; of a single one every view can be undone without a copy of its gradient, unlike a selection."""
+    weight, bias, target = plan.weight, plan.bias, plan.target[..., k]
+    if weight.shape[1] == 1:
+        return plan.hidden, weight.squeeze(1), None if bias is None else bias.squeeze(1), target
+    return plan.hidden, weight[:, k], None if bias is None else bias[:, k], target
+
+
+def _terms_written_out(plan: LinearPlan, k: int):
+    hidden, weight, bias, target = _of_place(plan, k)
+    rows = F.linear(hidden, weight, bias).unsqueeze(2)
+    target = target.unsqueeze(2) if plan.soft else target
+    terms = row_terms(rows, target, plan.class_weight, plan.ignore_index, plan.smoothing > 0)
+    return tuple(term.squeeze(1) for term in terms)
+
+
+def _terms(plan: LinearPlan, k: int):
+    *head, target = _of_place(plan, k)
+    rest = target, plan.class_weight, plan.ignore_index, plan.smoothing > 0, plan.budget
+    if torch.compiler.is_compiling() or _len_torch_dispatch_stack() or plan.hidden.is_meta:
+        return _TermsTraced.apply(*head, *rest)[:3]
+    return _Terms.apply(*head, rest, _expected(plan, target))
+
+
+def _expected(plan: LinearPlan, target: Tensor) -> tuple[Tensor, Tensor | None] | None:
+    """The factors of the rows if the loss itself is differentiated; None where they come with the backward pass.
+
+    Where each place has its own gradient the sum of them is autograd's, so nothing is gained by having one early.
+    Float16 gradients wait for the factor that keeps them in range.
+    """
+    wanted = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (plan.hidden, plan.weight, plan.bias)
+    )
+    if plan.sums.reduction == "none" or not wanted or plan.weight.shape[1] > 1 or plan.hidden.dtype is torch.float16:
+        return None
+    one = torch.ones(target.shape[0], dtype=torch.float64, device=target.device)
+    mass = one
+    if not plan.soft:
+        label = _ops.labels(target, plan.classes, plan.ignore_index)
+        mass = one.where(label >= 0, 0.0)
+        if plan.class_weight is not None and plan.classes:
+            mass = mass * plan.class_weight.to(torch.float64)[label.clamp_min(0)]
+    token = losses.token_weight(plan, mass.shape)
+    token = None if token is None else token.detach()
+    share = one if token is None else token
+    if plan.sums.reduction == "mean":
+        divisor = losses.divisor(mass, token, plan)
+        if divisor == 0:
+            return None
+        share = share / divisor
+    ours, theirs = _algebra.factors(plan.smoothing, plan.classes)
+    return ours * share, theirs * share if plan.smoothing > 0 else None

@@ -1,0 +1,265 @@
+"""The logits of a linear head, a tile at a time: their facts, and the three gradients of the head.
+
+A tile holds some rows and all classes, or, where memory is tighter, some classes too (`_plan.tiles`). Its logits are
+made a block at a time, of `_plan.block_rows` x CLASSES whatever the tile: a matrix library may round a product of
+another shape differently, so this is what makes the loss the same for every budget (`docs/design/linear.md`).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _plan, summary
+from .._plan import CLASSES, Tiles
+from ..backends import choose, pages
+from ..summary import RowSummary
+
+STRIP = 4 << 20
+"""Bytes of a tile that the kernels of a CPU are given at a time."""
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+class Head(NamedTuple):
+    """What the logits are made of, and what is asked of them; no row is ignored."""
+
+    hidden: Tensor
+    """``(N, D)``."""
+    weight: Tensor
+    """``(V, D)``."""
+    bias: Tensor | None
+    """``(V,)``."""
+    target: Tensor
+    """Labels, int64, ``(N,)``, or probabilities ``(N, V)``."""
+    class_weight: Tensor | None
+
+    @property
+    def soft(self) -> bool:
+        return self.target.is_floating_point()
+
+
+class Factors(NamedTuple):
+    """What stands in front of `hard` and `smooth` of each row, ``(N,)`` each."""
+
+    hard: Tensor
+    smooth: Tensor | None
+
+
+def run(
+    head: Head, mixed: bool, budget: int | None, facts: RowSummary | None, factors: Factors | None, wanted: list[bool]
+) -> tuple[RowSummary, Gradients]:
+    """The facts of each row, ``(N,)``, if they are not given; and with `factors` the wanted gradients."""
+    (rows, width), classes = head.hidden.shape, head.weight.shape[0]
+    if factors is None:
+        tiles = _plan.least(rows, classes, head.hidden.dtype)
+        return _facts_of(head, tiles, _room(head.hidden, tiles, classes), mixed), (None, None, None)
+    tiles = _plan.tiles(rows, classes, width, head.hidden.dtype, budget, head.soft, wanted[1])
+    room = _room(head.hidden, tiles, classes)
+    if facts is None and tiles.classes < classes:
+        facts = _facts_of(head, tiles, room, mixed)
+    sums, found = _Sums(head, tiles, wanted), []
+    for columns in _steps(classes, tiles.classes):
+        for at in _steps(rows, tiles.rows):
+            seen = None if facts else _Facts(head, at, mixed)
+            tile = _logits(head, at, columns, room, seen)
+            found.append(seen.merged() if seen else RowSummary(*(fact[at] for fact in facts or ())))
+            sums.add(at, columns, _pull(head, at, columns, room, tile, found[-1], factors))
+    return facts or _together(found), sums.finished()
+
+
+def _steps(size: int, step: int, start: int = 0) -> Iterator[slice]:
+    for at in range(start, start + size, max(step, 1)):
+        yield slice(at, min(at + step, start + size))
+
+
+def _room(hidden: Tensor, tiles: Tiles, classes: int) -> Tensor:
+    """Memory for a tile. One of some classes has a column more, for those outside it (`_pull`)."""
+    width = classes if tiles.classes >= classes else tiles.classes + 64  # rows stay aligned
+    return pages.empty_like(hidden.new_empty(1).expand(tiles.rows, width))
+
+
+def _logits(head: Head, rows: slice, columns: slice, room: Tensor, seen: "_Facts | None" = None) -> Tensor:
+    """``hidden @ weight.T + bias`` of a tile, in blocks of one shape; their facts while they are in the cache."""
+    tile = room[: rows.stop - rows.start, : columns.stop - columns.start]
+    for c in _steps(columns.stop - columns.start, CLASSES, columns.start):
+        weight = head.weight[c].T
+        for r in _steps(rows.stop - rows.start, _plan.block_rows(tile.dtype), rows.start):
+            block = tile[_within(r, rows), _within(c, columns)]
+            if head.bias is None:
+                torch.mm(head.hidden[r], weight, out=block)
+            else:
+                torch.addmm(head.bias[c], head.hidden[r], weight, out=block)
+            if seen is not None:
+                seen.add(r, c, block)
+    return tile
+
+
+def _within(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
+
+
+class _Facts:
+    """The facts of some rows, gathered block by block: all rows of a block of classes, then of the next."""
+
+    def __init__(self, head: Head, rows: slice, mixed: bool) -> None:
+        self.head, self.rows, self.mixed = head, rows, mixed
+        self.parts: list[list[RowSummary]] = []
+        self.spans: list[Tensor | float] = []
+        count = rows.stop - rows.start
+        self.own = torch.zeros(count, dtype=torch.float64, device=head.hidden.device)
+        """The logit of the label of each row."""
+
+    def add(self, rows: slice, columns: slice, block: Tensor) -> None:
+        head = self.head
+        weight = head.class_weight if self.mixed or head.soft else None
+        weight = None if weight is None else weight[columns]
+        if rows.start == self.rows.start:
+            self.parts.append([])
+            self.spans.append(float(block.shape[1]) if weight is None else weight.to(torch.float64).sum())
+        if head.soft:
+            target = head.target[rows, columns].unsqueeze(2)
+        else:  # any class in place of a label elsewhere, so that the row is looked at
+            label = head.target[rows] - columns.start
+            here = (label >= 0) & (label < block.shape[1])
+            target = label.where(here, 0)
+            at, own = _within(rows, self.rows), block.gather(1, target.unsqueeze(1)).squeeze(1)
+            self.own[at] = own.to(torch.float64).where(here, self.own[at])
+        facts = choose(block.device).row_summary(block.unsqueeze(2), target, weight, -100, self.mixed)
+        self.parts[-1].append(RowSummary(*(fact.squeeze(1) for fact in facts)))
+
+    def merged(self) -> RowSummary:
+        """Of whole rows; what a label picks is known only now that the peak is."""
+        parts = [RowSummary(*map(torch.cat, zip(*of_rows, strict=True))) for of_rows in self.parts]
+        whole = summary.merge(parts, self.spans if self.mixed else None)
+        if self.head.soft:
+            return whole
+        mass = _masses(self.head, self.head.target[self.rows])
+        return whole._replace(mass=mass, picked=(mass * (self.own - whole.peak)).where(mass != 0, 0.0))
+
+
+def _masses(head: Head, labels: Tensor) -> Tensor:
+    if head.class_weight is None:
+        return torch.ones(labels.shape, dtype=torch.float64, device=labels.device)
+    return head.class_weight.to(torch.float64)[labels]
+
+
+def _facts_of(head: Head, tiles: Tiles, room: Tensor, mixed: bool) -> RowSummary:
+    """Of all rows, from tiles of some classes."""
+    found = []
+    for at in _steps(head.hidden.shape[0], tiles.rows):
+        seen = _Facts(head, at, mixed)
+        for columns in _steps(head.weight.shape[0], tiles.classes):
+            _logits(head, at, columns, room, seen)
+        found.append(seen.merged())
+    return _together(found)
+
+
+def _together(found: list[RowSummary]) -> RowSummary:
+    return RowSummary(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _pull(
+    head: Head, rows: slice, columns: slice, room: Tensor, tile: Tensor, facts: RowSummary, factors: Factors
+) -> Tensor:
+    """The gradient in the place of the logits.
+
+    A tile of some classes gets one more, masked, that stands for all others: a label elsewhere is a label there,
+    and its class weight is the sum of theirs. So the kernel knows what the whole row is asked for.
+    """
+    labels, weight = head.target[rows], head.class_weight
+    hard = factors.hard[rows]
+    smooth = None if factors.smooth is None else factors.smooth[rows]
+    if tile.shape[1] < head.weight.shape[0]:
+        last = tile.shape[1]
+        tile = room[: tile.shape[0], : last + 1]
+        tile[:, last] = -torch.inf
+        inside = (labels >= columns.start) & (labels < columns.stop)
+        if weight is not None or smooth is not None:
+            weight, hard = _weights_with_others(head, columns, labels, inside, hard, smooth is not None)
+        labels = (labels - columns.start).where(inside, last)
+    target = labels.unsqueeze(2) if head.soft else labels
+    logits = tile.unsqueeze(2)
+    numbers = [None if t is None else t.unsqueeze(1) for t in (facts.peak, facts.rest, hard, smooth)]
+    backend = choose(tile.device)
+    for at in _steps(tile.shape[0], _strip(tile)):
+        strip, some = logits[at], (None if t is None else t[at] for t in numbers)
+        backend.row_grad(strip, target[at], weight, -100, *some, strip)
+    return tile[:, : columns.stop - columns.start]
+
+
+def _strip(tile: Tensor) -> int:
+    """Rows that stay near a CPU's cache: 2048 x 32,000 in bfloat16 take 56 ms at once and 20 in strips."""
+    return max(1, STRIP // (tile.shape[1] * tile.itemsize)) if tile.device.type == "cpu" else tile.shape[0]
+
+
+def _weights_with_others(
+    head: Head, columns: slice, labels: Tensor, inside: Tensor, hard: Tensor, smoothed: bool
+) -> tuple[Tensor, Tensor]:
+    """The class weights of a tile and of the class that stands for the others; the factor of a label there makes
+    up for its weight being another one. Without smoothing any weight will do there, so it is 1."""
+    classes = head.weight.shape[0]
+    all_of = hard.new_ones(classes) if head.class_weight is None else head.class_weight.to(torch.float64)
+    others = all_of[: columns.start].sum() + all_of[columns.stop :].sum() if smoothed else hard.new_ones(())
+    share = hard * all_of[labels] / others.where(others != 0, 1.0)
+    return torch.cat([all_of[columns], others.reshape(1)]), hard.where(inside, share)
+
+
+class _Sums:
+    """The gradients, added up over the tiles: in float32 where the dtype is narrower and there are several."""
+
+    def __init__(self, head: Head, tiles: Tiles, wanted: list[bool]) -> None:
+        self.head, self.tiles, self.wanted = head, tiles, wanted
+        rows, classes = head.hidden.shape[0], head.weight.shape[0]
+        dtype = torch.promote_types(head.hidden.dtype, torch.float32)
+        self.several_rows, self.several_classes = rows > tiles.rows, classes > tiles.classes
+        self.hidden = self.weight = self.bias = None
+        if wanted[0]:
+            self.hidden = torch.empty_like(head.hidden, dtype=dtype if self.several_classes else None)
+        if wanted[1]:
+            self.weight = pages.empty_like(head.weight.new_empty(1).expand(head.weight.shape))
+        if wanted[2]:
+            self.bias = torch.zeros(classes, dtype=dtype, device=head.hidden.device)
+        # All classes at once need room for all sums; class by class, for those of a tile.
+        self.wide = None
+        if wanted[1] and self.several_rows and dtype is not head.weight.dtype:
+            self.wide = head.weight.new_empty((min(tiles.classes, classes), head.weight.shape[1]), dtype=dtype)
+
+    def add(self, rows: slice, columns: slice, slope: Tensor) -> None:
+        head = self.head
+        if self.hidden is not None:
+            _product(slope, head.weight[columns], self.hidden[rows], columns.start == 0)
+        if self.weight is not None:
+            into = self.weight[columns] if self.wide is None else self.wide[: slope.shape[1]]
+            _outer(slope, head.hidden[rows], into, rows.start == 0)
+            if self.wide is not None and rows.stop == head.hidden.shape[0]:
+                self.weight[columns] = into
+        if self.bias is not None:
+            self.bias[columns] += slope.sum(0, dtype=self.bias.dtype)
+
+    def finished(self) -> Gradients:
+        dtype = self.head.hidden.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return None if self.hidden is None else self.hidden.to(dtype), self.weight, bias
+
+
+def _outer(slope: Tensor, hidden: Tensor, into: Tensor, first: bool) -> None:
+    """``into (+)= slope.T @ hidden``. The 16-bit products of a CPU are slow where the left factor is transposed
+    (138 ms against 78 for 2048 x 512 x 32,000), so there the transpose is made and turned."""
+    if slope.itemsize > 2 or slope.device.type != "cpu":
+        return _product(slope.T, hidden, into, first)
+    turned = hidden.T.contiguous()
+    for part in _steps(slope.shape[1], CLASSES):
+        product = (turned @ slope[:, part]).T
+        into[part].copy_(product) if first else into[part].add_(product)
+
+
+def _product(a: Tensor, b: Tensor, into: Tensor, first: bool) -> None:
+    """``into (+)= a @ b``. A matrix library adds in the dtype of its operands; wider sums are added here."""
+    if into.dtype is a.dtype:
+        torch.mm(a, b, out=into) if first else into.addmm_(a, b)
+        return
+    for part in _steps(a.shape[0], CLASSES):
+        product = a[part] @ b
+        into[part].copy_(product) if first else into[part].add_(product)

@@ -7,7 +7,7 @@ DOCS_READY := .venv/.docs-ready
 KERNELS := setup.py $(wildcard csrc/*/* csrc/*.cpp)
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: run test test-long sanitize neon fuzz lint docs bench collapse proof install clean
+.PHONY: run test test-long test-gpu bench-gpu sanitize neon fuzz lint docs bench collapse proof install clean
 
 run: $(READY)
 	$(BIN)/python examples/digits.py
@@ -17,6 +17,13 @@ test: $(READY)
 
 test-long: $(READY)
 	$(BIN)/python -m pytest
+
+# On a machine with a GPU, with whatever Python has torch and Triton there: PYTHON=.venv/bin/python if that is it.
+test-gpu:
+	PYTHONPATH=src $(PYTHON) -m pytest -p no:cacheprovider -c /dev/null --rootdir . tests/gpu
+
+bench-gpu:
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py
 
 sanitize: $(READY)
 	$(BIN)/python -m pytest -rs tests/native/test_kernels.py::test_no_kernel_leaves_its_buffers

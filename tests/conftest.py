@@ -1,7 +1,16 @@
 """What every test starts from, and the backends that many of them take in turn."""
 
+import os
+from importlib.util import find_spec
+
 import pytest
 import torch
+
+if not torch.cuda.is_available() and find_spec("triton"):  # its kernels then run on the CPU, in numpy
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
+    from .interpreter import mend
+
+    mend()
 
 from xent import backends
 
@@ -10,10 +19,15 @@ SERVING = {backend.name: backend for backend in backends.TABLE if backend.serves
 """The backends that serve CPU tensors here; native is among them where it was compiled."""
 
 
-@pytest.fixture(params=SERVING)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.long] * (name == "triton")) for name in SERVING])
 def backend(request, monkeypatch):
-    """Each backend in turn, as the one that is chosen."""
+    """Each backend in turn, as the one that is chosen. Triton's interpreter is slow; `test_triton` has short cases."""
     monkeypatch.setattr(backends, "TABLE", (SERVING[request.param],))
+    if request.param == "triton":  # a program takes the interpreter as long with one row as with many
+        from xent.backends.triton import cut, programs
+
+        monkeypatch.setattr(cut, "PROGRAMS", 1)
+        programs.forget()
     return SERVING[request.param]
 
 

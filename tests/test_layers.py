@@ -36,6 +36,7 @@ FOREIGN = {
         "__main__",
     },
     "click": {"__main__"},
+    "triton": {"backends"},
     "numpy": {"_explain"},
     "safetensors": {"_explain"},
     "rich": {"_explain", "__main__"},
@@ -76,6 +77,8 @@ def complaints(path: Path):
                 yield f"{path.name} reaches up for {name}; move the shared piece down instead"
             elif other != room and {other, room} <= STRANGERS:
                 yield f"{path.name} reaches across for {name}; rooms of that floor are strangers"
+        elif first == "triton" and path.parent.name != "triton":
+            yield f"{path.name} imports triton, which only backends/triton may"
         elif first not in sys.stdlib_module_names and room not in FOREIGN.get(first, set()):
             yield f"{path.name} imports {first}, which has no room here"
 

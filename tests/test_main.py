@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -208,6 +209,20 @@ class TestInfo:
         page = run("info").stdout
         assert f"xent         {xent.__version__}" in page
         assert "reference: available" in page
+
+    def test_a_gpu_without_triton_is_served_and_says_what_to_install(self, monkeypatch):
+        from xent.backends import triton
+
+        monkeypatch.setitem(sys.modules, "triton", None)  # as where it is not installed
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda at: "a GPU")
+        triton._missing.cache_clear()
+        try:
+            page = run("info").stdout
+        finally:
+            triton._missing.cache_clear()
+        assert re.search(r"cuda:0 +a GPU: served by reference", page)
+        assert "triton: Triton is not installed: pip install triton" in page
 
     def test_a_refusal_is_shown_with_its_reason(self, monkeypatch):
         from xent import backends

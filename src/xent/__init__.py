@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ._explain import Derivation as Derivation
     from ._explain import explain as explain
     from .backends.pages import empty_cache as empty_cache
+    from .backends.triton.flags import check as check
+    from .backends.triton.flags import set_checks as set_checks
     from .errors import ArgumentError as ArgumentError
     from .errors import DeviceError as DeviceError
     from .errors import DimError as DimError
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "_explain": "Derivation explain",
     "backends.pages": "empty_cache",
+    "backends.triton.flags": "check set_checks",
     "errors": (
         "ArgumentError DeviceError DimError DtypeError FileError LayoutError OptionError ShapeError TargetError "
         "XentError"

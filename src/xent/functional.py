@@ -195,6 +195,8 @@ def cross_entropy(
         target = _plan.moved(target, shift, ignored)
     if options is None and ops.direct.serves(input, target, weight):
         return ops.direct.cross_entropy(input, target, weight, ignored, reduction, smoothing)
+    if options is None and ops.device.serves(input, target, weight):
+        return ops.device.cross_entropy(input, target, weight, ignored, reduction, smoothing)
     sums = options or _plan.Sums(reduction)
     return ops.cross_entropy(_plan.loss(input, target, weight, ignored, sums, smoothing))
 

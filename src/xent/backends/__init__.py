@@ -5,9 +5,9 @@ from types import ModuleType
 import torch
 
 from ..errors import DeviceError
-from . import native, reference
+from . import native, reference, triton
 
-TABLE: tuple[ModuleType, ...] = (native, reference)
+TABLE: tuple[ModuleType, ...] = (native, triton, reference)
 
 
 def choose(device: torch.device) -> ModuleType:

@@ -33,7 +33,8 @@ def serves(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     """Strided tensors on the CPU as they are, nobody watching, and no derivative but that of the logits."""
     return (
         not torch.compiler.is_compiling()
-        and _unwatched()
+        and input.is_cpu
+        and unwatched()
         and _plain(input)
         and _plain(target)
         and not (target.requires_grad and torch.is_grad_enabled())
@@ -44,7 +45,7 @@ def serves(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     )
 
 
-def _unwatched() -> bool:
+def unwatched() -> bool:
     """No transform, mode, tracer or forward derivative that would have to see the operations."""
     return (
         not _are_functorch_transforms_active()
@@ -57,10 +58,14 @@ def _unwatched() -> bool:
 
 
 def _plain(tensor: Tensor) -> bool:
-    """No subclass, no wrapper, not sparse, nested, negated, on another device or made for inference only."""
+    """An ordinary tensor on the CPU."""
+    return tensor.is_cpu and ordinary(tensor)
+
+
+def ordinary(tensor: Tensor) -> bool:
+    """No subclass, no wrapper, not sparse, nested, negated or made for inference only."""
     return (
         type(tensor) in _KINDS
-        and tensor.is_cpu
         and tensor.layout is torch.strided
         and not tensor.is_nested
         and not tensor.is_neg()
@@ -126,7 +131,7 @@ class _Loss(Function):
     def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         input, target, weight = ctx.saved_tensors
         gradient, ctx.gradient = ctx.gradient, None  # never handed out twice
-        watched = torch.is_grad_enabled() or not (_unwatched() and _plain(grad)) or is_legacy_batchedtensor(grad)
+        watched = torch.is_grad_enabled() or not (unwatched() and _plain(grad)) or is_legacy_batchedtensor(grad)
         if gradient is None or watched or grad.item() != 1:
             gradient = _gradient(ctx, grad, input, target, weight, row_grad if watched else native.row_grad)
         return gradient if gradient.shape == input.shape else gradient.reshape(input.shape), None
@@ -159,7 +164,7 @@ def serves_softmax(input: Tensor, dtype: torch.dtype) -> bool:
     """As `serves`, for a softmax that keeps the dtype."""
     return (
         not torch.compiler.is_compiling()
-        and _unwatched()
+        and unwatched()
         and _plain(input)
         and input.dtype is dtype
         and choose(_CPU) is native
@@ -186,7 +191,7 @@ class _Softmax(Function):
     def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         (input,) = ctx.saved_tensors
         rows, slope, (peak, rest) = _plan.rows_of(input, ctx.dim), _plan.rows_of(grad, ctx.dim), ctx.facts
-        watched = torch.is_grad_enabled() or not (_unwatched() and _plain(grad)) or is_legacy_batchedtensor(grad)
+        watched = torch.is_grad_enabled() or not (unwatched() and _plain(grad)) or is_legacy_batchedtensor(grad)
         if ctx.log:  # g - p sum(g) is the gradient of a loss whose attraction is g, negated
             once = torch.full((), -1.0, dtype=torch.float64, device=_CPU).expand(rest.shape)
             gradient = (row_grad if watched else native.row_grad)(rows, slope, None, -100, peak, rest, once, None)

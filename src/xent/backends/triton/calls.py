@@ -1,0 +1,189 @@
+"""Tensors in, tensors out: the functions of the contract, and the loss in a few kernels with its gradient in one."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ... import _check
+from ...summary import RowSummary
+from . import flags, programs
+from .cut import like
+from .launch import on
+
+
+def _numbers(rows: Tensor, count: int = 1) -> Tensor:
+    """Room for some numbers a row."""
+    return rows.new_empty((count, rows.shape[0], rows.shape[2]), dtype=torch.float64)
+
+
+def _weights(class_weight: Tensor | None, mixed: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Class weights as the kernels read them, and their sum where it is asked for."""
+    if class_weight is None:
+        return None, None
+    weight = class_weight.contiguous()
+    if not weight.is_floating_point():
+        weight = weight.to(torch.float64)
+    return weight, exact_sum(weight.to(torch.float64)) if mixed else None
+
+
+# -- facts -------------------------------------------------------------------------------------------
+
+
+def _looked_at(target: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """The target as the kernels read it; labels that are no class are told, those of this call or of earlier ones."""
+    if target.is_floating_point():
+        return target
+    if flags.eager(target.device):
+        _check.labels(target, classes, ignore_index)
+    else:
+        flags.look(target.device)
+    return target.contiguous()
+
+
+def _find(plan: programs.Facts, rows: Tensor, *given: Tensor | None, into: tuple[Tensor | None, ...]) -> None:
+    """The facts that `plan` finds for target, class weights and their sum: peak, rest, picked, mass, mix."""
+    device = rows.device
+    partial = None if plan.merge is None else _numbers(rows, 6 * plan.tiles)
+    tensors = (rows, *given, flags.board(device), partial, *into)
+    plan.summary(device, *tensors)
+    if plan.merge is not None:
+        plan.merge(device, *tensors)
+
+
+def row_summary(
+    rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool
+) -> RowSummary:
+    """See `xent.backends.contract`."""
+    target = _looked_at(target, rows.shape[1], ignore_index)
+    weight, weight_sum = _weights(class_weight, mixed)
+    plan = programs.summary(like(rows), programs.asked(target, weight, ignore_index, mixed), torch.float64)
+    out = [_numbers(rows)[0] for _ in range(5)]  # not parts of one: what an op returns may not overlap
+    with on(rows.device):
+        _find(plan, rows, target, weight, weight_sum, into=tuple(out))
+    return RowSummary(*out)
+
+
+# -- gradients ---------------------------------------------------------------------------------------
+
+
+def _halves(rows: Tensor, other: Tensor, weight: Tensor | None, peak: Tensor, rest: Tensor, moment: bool) -> Tensor:
+    """What `writes.split` finds, a tile each."""
+    tiles, launch = programs.split(like(rows), like(other), None if weight is None else weight.dtype, moment)
+    sums = _numbers(rows, 2 * tiles)
+    launch(rows.device, rows, other, weight, peak, rest, sums)
+    return sums
+
+
+def row_grad(
+    rows: Tensor,
+    target: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    peak: Tensor,
+    rest: Tensor,
+    hard: Tensor,
+    smooth: Tensor | None,
+    divisor: Tensor | None = None,
+    factors: tuple[float, float] | None = None,
+) -> Tensor:
+    """See `xent.backends.contract`. With `factors`, `hard` is what comes from upstream, of any float dtype."""
+    out = torch.empty_like(rows)
+    mixed = smooth is not None if factors is None else factors[1] != 0
+    weight, weight_sum = _weights(class_weight, mixed)
+    soft = target.is_floating_point()
+    target = target if soft else target.contiguous()
+    peak, rest = peak.contiguous(), rest.contiguous()
+    if smooth is not None and smooth.stride() != hard.stride():
+        hard, smooth = hard.contiguous(), smooth.contiguous()
+    asked = programs.asked(target, weight, ignore_index, mixed, factors)
+    launch = programs.gradient(like(rows), like(out), asked, hard.stride(), hard.dtype)
+    with on(rows.device):
+        halves = _halves(rows, target, weight, peak, rest, False) if soft else None
+        launch(rows.device, rows, target, weight, weight_sum, peak, rest, halves, hard, smooth, divisor, out)
+    return out
+
+
+# -- softmax -----------------------------------------------------------------------------------------
+
+
+def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """See `xent.backends.contract`."""
+    if torch.promote_types(rows.dtype, dtype) is dtype:
+        rows = rows.to(dtype)  # exact
+    out = torch.empty_like(rows, dtype=dtype)
+    peak, rest = _numbers(rows)[0], _numbers(rows)[0]
+    plan = programs.summary(like(rows), programs.asked(None, None, -100, False), None)
+    with on(rows.device):
+        _find(plan, rows, rows, None, None, into=(peak, rest, None, None, None))
+        programs.softmax(like(rows), like(out), log)(rows.device, rows, peak, rest, out)
+    return out, peak, rest
+
+
+def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:
+    """See `xent.backends.contract`."""
+    out, peak, rest = torch.empty_like(rows), peak.contiguous(), rest.contiguous()
+    with on(rows.device):
+        moments = _halves(rows, grad, None, peak, rest, True)
+        launch = programs.slope(like(rows), like(grad), like(out))
+        launch(rows.device, rows, grad, peak, rest, moments, out)
+    return out
+
+
+# -- sums --------------------------------------------------------------------------------------------
+
+
+def _one_block(values: Tensor, rows: int, plan: programs.Sums) -> Tensor:
+    """Rows of numbers with the same sums, short enough for one block."""
+    for launch, count in plan.shrinks:
+        fewer = values.new_empty((rows, count))
+        launch(values.device, values, fewer)
+        values = fewer
+    return values
+
+
+def exact_sum(values: Tensor) -> Tensor:
+    """See `xent.backends.contract`."""
+    shape = values.shape[:-1]
+    out = values.new_empty(shape)
+    rows, count = shape.numel(), values.shape[-1]
+    plan = programs.shrinks(rows, count, count)
+    with on(values.device):
+        few = _one_block(values.contiguous(), rows, plan)
+        programs.total(rows, plan.left, plan.stride)(values.device, few, out)
+    return out
+
+
+def loss(
+    rows: Tensor,
+    target: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    factors: tuple[float, float],
+    reduction: str,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss in `dtype` (of each row for ``"none"``), what a gradient is divided by, `peak` and `rest`."""
+    device, mixed = rows.device, factors[1] != 0
+    target = _looked_at(target, rows.shape[1], ignore_index)
+    weight, weight_sum = _weights(class_weight, mixed)
+    asked = programs.asked(target, weight, ignore_index, mixed, factors)
+    numbers = _numbers(rows, 4)  # losses, mass, peak, rest
+    mass, peak, rest = numbers[1], numbers[2], numbers[3]
+    if reduction == "none":
+        losses = peak.new_empty(peak.shape, dtype=dtype)
+        with on(device):
+            facts = programs.summary(like(rows), asked, dtype)
+            _find(facts, rows, target, weight, weight_sum, into=(peak, rest, losses, mass, None))
+        return losses, _one(device), peak, rest
+    plan = programs.loss(like(rows), asked, reduction == "mean", dtype)
+    out, divisor = rows.new_empty((), dtype=dtype), rows.new_empty((), dtype=torch.float64)
+    with on(device):
+        _find(plan.facts, rows, target, weight, weight_sum, into=(peak, rest, numbers, mass, None))
+        plan.reduce(device, _one_block(numbers, 2, plan.sums), out, divisor)
+    return out, divisor, peak, rest
+
+
+@cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones((), dtype=torch.float64, device=device)

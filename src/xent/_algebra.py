@@ -41,6 +41,16 @@ def loss(hard: Tensor, smooth: Tensor | None, smoothing: float, classes: int) ->
     return ours * hard + theirs * smooth
 
 
+def lse(peak: Tensor, rest: Tensor) -> Tensor:
+    """``log sum exp x_j``. The losses do without it: a small one would drown in a large peak."""
+    return peak + rest.log1p()
+
+
+def entropy(rest: Tensor, mean: Tensor) -> Tensor:
+    """``-sum p_j log p_j`` with ``mean = sum p_j (x_j - peak)``: two terms >= 0."""
+    return rest.log1p() - mean
+
+
 FEW = 4096
 """Up to this many values on a CPU, math.fsum is faster than a dozen tensor operations (64 values: 4 us against 550)."""
 

@@ -294,6 +294,15 @@ def indices(input: Tensor, target: Tensor) -> None:
     dense("target", target)
 
 
+def labels_only(target: Tensor) -> None:
+    """By-products ask where a label stands among the classes."""
+    if target.is_floating_point():
+        raise DtypeError(
+            f"target has dtype {target.dtype}; the rank, and whether the row is correct, are asked of labels: integers."
+            "\n  Pass target.argmax over the classes, or take the loss alone of class probabilities."
+        )
+
+
 def _shape_complaint(input: Tensor, target: Tensor, want: tuple[int, ...]) -> str:
     got, whole, at = tuple(target.shape), tuple(input.shape), _class_dim(input)
     text = (

@@ -199,6 +199,67 @@ def cross_entropy(
     return ops.cross_entropy(_plan.loss(input, target, weight, ignored, sums, smoothing))
 
 
+def cross_entropy_with_stats(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    token_weight: Tensor | None = None,
+    num_items: int | float | Tensor | None = None,
+    all_ignored: str = "nan",
+    dtype: torch.dtype | None = None,
+    dim: int | None = None,
+    shift: int = 0,
+) -> ops.LossStats:
+    r"""Cross-entropy of labels, and what the rows of logits tell on the way, in nats.
+
+    .. math::
+
+        \log p_y = x_y - \mathrm{lse}, \qquad \mathrm{lse} = \log \sum_j e^{x_j}, \qquad
+        H = -\sum_j p_j \log p_j = \operatorname{log1p}(\mathrm{rest}) - \sum_j p_j (x_j - m)
+
+    The named tuple has `loss`, which is that of :func:`cross_entropy`, and of each row: `nll`, `log_prob`, `lse`,
+    `entropy`, `correct`, `argmax` and `rank`, as :class:`LossStats` says. The first five are differentiable, to every
+    order. Of a row that is ignored nothing is known: zeros, False, and -1 for `argmax` and `rank`.
+
+    Shape:
+        As :func:`cross_entropy`, with labels; everything but `loss` has their shape.
+
+    Dtypes: as :func:`cross_entropy`, and the numbers of the rows as the loss; `correct` is bool, `argmax` and `rank`
+    are int64.
+
+    Raises:
+        DtypeError: probabilities in place of labels. Everything else as :func:`cross_entropy`.
+
+    Source: per token, what the heads of TRL ask of their kernels (log-probability, entropy, top-1) for policy
+    gradients; the entropy's second form has two terms of one sign.
+
+    Example:
+        >>> stats = xent.cross_entropy_with_stats(torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([1]))
+        >>> stats.log_prob, stats.entropy, stats.lse
+        (tensor([-1.4170]), tensor([0.8467]), tensor([2.4170]))
+        >>> stats.correct, stats.argmax, stats.rank
+        (tensor([False]), tensor([0]), tensor([1]))
+
+    torch has no twin of it.
+    """
+    if dim is not None:
+        input, target = _classes_to_torchs_place(input, target, dim)
+    _check.loss(input, target, weight)
+    _check.labels_only(target)
+    _check.indices(input, target)
+    ignored, shift = _check.ignore_index(ignore_index), _check.shift(shift, target)
+    smoothing = _check.label_smoothing(label_smoothing)
+    shape = _shape_of_labels(input)
+    sums = _plan.sums(input, shape, _check.reduction(reduction), token_weight, num_items, all_ignored, dtype, shift)
+    if shift:
+        target = _plan.moved(target, shift, ignored)
+    return ops.cross_entropy_with_stats(_plan.loss(input, target, weight, ignored, sums, smoothing))
+
+
 def _classes_to_torchs_place(input: Tensor, target: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Views with the classes on dim 1."""
     _check.tensor("input", input)
@@ -214,9 +275,13 @@ def _sums(input: Tensor, reduction: str, token_weight, num_items, all_ignored, d
     """None where nothing is asked that torch has not."""
     if token_weight is None and num_items is None and dtype is None and all_ignored == "nan":
         return None
-    at = 0 if input.ndim == 1 else 1
-    shape = input.shape[:at] + input.shape[at + 1 :]
+    shape = _shape_of_labels(input)
     return _plan.sums(input, shape, reduction, token_weight, num_items, all_ignored, dtype, shift)
+
+
+def _shape_of_labels(input: Tensor) -> torch.Size:
+    at = 0 if input.ndim == 1 else 1
+    return input.shape[:at] + input.shape[at + 1 :]
 
 
 def _softmax(input: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype | None, log: bool) -> Tensor:

@@ -6,14 +6,15 @@ another shape differently, so this is what makes the loss the same for every bud
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _plan, summary
 from .._plan import CLASSES, Tiles
-from ..backends import choose, pages
+from ..backends import choose, moments, pages
 from ..summary import RowSummary
 
 STRIP = 4 << 20
@@ -41,10 +42,15 @@ class Head(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What stands in front of `hard` and `smooth` of each row, ``(N,)`` each."""
+    """What stands in front of `hard` and `smooth` of each row, ``(N,)`` each; and of its by-products."""
 
     hard: Tensor
     smooth: Tensor | None
+    nll: Tensor | None = None
+    lse: Tensor | None = None
+    entropy: Tensor | None = None
+    mean: Tensor | None = None
+    """A fact: ``sum p_j (x_j - peak)``, which the gradient of the entropy needs."""
 
 
 def run(
@@ -160,6 +166,58 @@ def _together(found: list[RowSummary]) -> RowSummary:
     return RowSummary(*map(torch.cat, zip(*found, strict=True)))
 
 
+class Spread(NamedTuple):
+    """What rows tell beyond their loss, ``(N,)`` each (`backends.moments`)."""
+
+    own: Tensor
+    """The logit of the label."""
+    moment: Tensor
+    argmax: Tensor
+    above: Tensor
+
+
+def stats(head: Head, mixed: bool, budget: int | None) -> tuple[RowSummary, Spread]:
+    """The facts of each row and what it tells. Once they are known the logits are looked at again: they are still there
+    where a block of whole rows has room, and made again where not."""
+    (rows, width), classes, dtype = head.hidden.shape, head.weight.shape[0], head.hidden.dtype
+    tiles = _plan.tiles(rows, classes, width, dtype, budget, head.soft, False)
+    if tiles.classes >= classes:
+        tiles = replace(tiles, rows=min(tiles.rows, _plan.block_rows(dtype)))
+    room, facts, spreads = _room(head.hidden, tiles, classes), [], []
+    for at in _steps(rows, tiles.rows):
+        seen = _Facts(head, at, mixed)
+        for columns in _steps(classes, tiles.classes):
+            _logits(head, at, columns, room, seen)
+        facts.append(seen.merged())
+        walk = _Walk(facts[-1].peak, seen.own)
+        for columns in _steps(classes, tiles.classes):
+            if tiles.classes < classes:
+                _logits(head, at, columns, room)
+            walk.add(room[: at.stop - at.start, : columns.stop - columns.start], columns.start)
+        spreads.append(Spread(seen.own, walk.moment, walk.argmax, walk.above))
+    return _together(facts), Spread(*map(torch.cat, zip(*spreads, strict=True)))
+
+
+class _Walk:
+    """Along the classes, in blocks of one size, so that no budget changes a bit."""
+
+    def __init__(self, peak: Tensor, own: Tensor) -> None:
+        self.peak, self.own = peak, own
+        self.moment, self.above = torch.zeros_like(peak), torch.zeros_like(peak)
+        self.argmax = torch.full_like(peak, -1, dtype=torch.int64)
+
+    def add(self, tile: Tensor, start: int) -> None:
+        for columns in _steps(tile.shape[1], CLASSES):
+            block = tile[:, columns]
+            found = moments.spread(block.unsqueeze(2), self.peak.unsqueeze(1), self.own.unsqueeze(1))
+            self.moment += found[0].squeeze(1)
+            self.above += found[1].squeeze(1)
+            top = block.argmax(1, keepdim=True)
+            value = block.gather(1, top).squeeze(1)
+            first = (self.argmax < 0) & ((value == self.peak) | value.isnan())
+            self.argmax = (top.squeeze(1) + columns.start + start).where(first, self.argmax)
+
+
 def _pull(
     head: Head, rows: slice, columns: slice, room: Tensor, tile: Tensor, facts: RowSummary, factors: Factors
 ) -> Tensor:
@@ -170,7 +228,7 @@ def _pull(
     """
     labels, weight = head.target[rows], head.class_weight
     hard = factors.hard[rows]
-    smooth = None if factors.smooth is None else factors.smooth[rows]
+    smooth, *by_products = (None if t is None else t[rows] for t in factors[1:])
     if tile.shape[1] < head.weight.shape[0]:
         last = tile.shape[1]
         tile = room[: tile.shape[0], : last + 1]
@@ -181,12 +239,25 @@ def _pull(
         labels = (labels - columns.start).where(inside, last)
     target = labels.unsqueeze(2) if head.soft else labels
     logits = tile.unsqueeze(2)
-    numbers = [None if t is None else t.unsqueeze(1) for t in (facts.peak, facts.rest, hard, smooth)]
+    numbers = [None if t is None else t.unsqueeze(1) for t in (facts.peak, facts.rest, hard, smooth, *by_products)]
     backend = choose(tile.device)
     for at in _steps(tile.shape[0], _strip(tile)):
-        strip, some = logits[at], (None if t is None else t[at] for t in numbers)
-        backend.row_grad(strip, target[at], weight, -100, *some, strip)
+        strip, some = logits[at], [None if t is None else t[at] for t in numbers]
+        if factors.lse is None:
+            backend.row_grad(strip, target[at], weight, -100, *some[:4], strip)
+        else:
+            strip.copy_(_with_by_products(strip, target[at], weight, *some))
     return tile[:, : columns.stop - columns.start]
+
+
+def _with_by_products(logits: Tensor, target: Tensor, weight: Tensor | None, *some: Any) -> Tensor:
+    """The gradient in float32 at least, so that its terms are rounded to 16 bits once."""
+    peak, rest, hard, smooth, nll, lse, entropy, mean = some
+    backend, wide = choose(logits.device), logits.to(torch.promote_types(logits.dtype, torch.float32))
+    slope = backend.row_grad(wide, target, weight, -100, peak, rest, hard, smooth)
+    if nll is not None:
+        slope += backend.row_grad(wide, target, None, -100, peak, rest, nll, None)
+    return slope.add_(moments.spread_grad(wide, peak, rest, mean, lse, entropy))
 
 
 def _strip(tile: Tensor) -> int:

@@ -125,6 +125,38 @@ def shift(value: Any, target: Tensor) -> int:
     return by
 
 
+def softcap(value: Any) -> float | None:
+    """A bound of the logits above 0, or none."""
+    return None if value is None else _number("softcap", value, above_zero=True)
+
+
+def z_loss(value: Any) -> float:
+    """A coefficient of at least 0."""
+    return _number("z_loss", value)
+
+
+def logit_scale(value: Any, input: Tensor) -> float | Tensor:
+    """A number above 0, or a tensor of one, which may have a gradient."""
+    if not isinstance(value, Tensor):
+        return _number("logit_scale", value, above_zero=True)
+    if value.numel() != 1 or value.dtype not in LOGITS:
+        raise ShapeError(
+            f"logit_scale has shape {tuple(value.shape)} and dtype {value.dtype}; expected one real number."
+        )
+    if value.ndim:
+        same_device(input, value, "logit_scale")
+    return value.reshape(())
+
+
+def _number(name: str, value: Any, above_zero: bool = False) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ArgumentError(f"{name} must be a number, got {type(value).__name__} ({value!r}).")
+    number = float(value)
+    if not 0.0 <= number < math.inf or (above_zero and number == 0.0):
+        raise OptionError(f"{name} is {value}; expected a finite number {'above' if above_zero else 'of at least'} 0.")
+    return number
+
+
 def all_ignored(value: Any) -> float:
     """What a mean over no rows is: torch's nan, or 0."""
     if value not in ("nan", "zero"):

@@ -128,6 +128,9 @@ def cross_entropy(
     dtype: torch.dtype | None = None,
     dim: int | None = None,
     shift: int = 0,
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+    z_loss: float = 0.0,
 ) -> Tensor:
     r"""Cross-entropy of logits against labels or class probabilities, in nats.
 
@@ -150,6 +153,11 @@ def cross_entropy(
     `shift` moves the labels, and `token_weight` with them, so many places to the front of their last dimension, and
     ignores the last: 1 asks every token for the next one.
 
+    The loss is that of the logits :math:`c \tanh(s x / c)` with `logit_scale` :math:`s`, an inverse temperature, which
+    may be a tensor with a gradient, and `softcap` :math:`c`; a logit of -inf is then one of :math:`-c`. They are
+    computed and kept in float32 for 16-bit logits, and in float64 for others. `z_loss` is a coefficient of
+    :math:`(\log \sum_j e^{x_j})^2`, added to the loss of every row that is not ignored, whatever its class weight.
+
     Shape:
         `input` ``(V,)``, ``(N, V)`` or ``(N, V, d1, ..., dK)``; `target` the same without ``V`` (labels) or
         the very same shape (probabilities); `weight` ``(V,)``; `token_weight` that of labels. The result is a
@@ -162,7 +170,8 @@ def cross_entropy(
         TargetError: a label is neither a class nor `ignore_index`.
         ShapeError: `target` or `weight` does not fit `input`.
         DtypeError: integer or complex logits, integer one-hot targets, labels that are not integers.
-        OptionError: an unknown reduction, smoothing outside 0 ... 1, `ignore_index` with probabilities.
+        OptionError: an unknown reduction, smoothing outside 0 ... 1, `ignore_index` with probabilities, a `softcap` or
+            `logit_scale` that is not above 0, a `z_loss` below.
         ArgumentError: not a tensor, or not a number. DeviceError: two devices.
 
     Source: ``notebooks/from_softmax_to_cross_entropy.md``; the smoothing of Szegedy et al., *Rethinking the
@@ -193,10 +202,11 @@ def cross_entropy(
     options = _sums(input, reduction, token_weight, num_items, all_ignored, dtype, shift)
     if shift:
         target = _plan.moved(target, shift, ignored)
-    if options is None and ops.direct.serves(input, target, weight):
+    shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
+    if options is None and shaping is None and ops.direct.serves(input, target, weight):
         return ops.direct.cross_entropy(input, target, weight, ignored, reduction, smoothing)
     sums = options or _plan.Sums(reduction)
-    return ops.cross_entropy(_plan.loss(input, target, weight, ignored, sums, smoothing))
+    return ops.cross_entropy(_plan.loss(input, target, weight, ignored, sums, smoothing, shaping))
 
 
 def cross_entropy_with_stats(
@@ -213,6 +223,9 @@ def cross_entropy_with_stats(
     dtype: torch.dtype | None = None,
     dim: int | None = None,
     shift: int = 0,
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+    z_loss: float = 0.0,
 ) -> ops.LossStats:
     r"""Cross-entropy of labels, and what the rows of logits tell on the way, in nats.
 
@@ -257,7 +270,8 @@ def cross_entropy_with_stats(
     sums = _plan.sums(input, shape, _check.reduction(reduction), token_weight, num_items, all_ignored, dtype, shift)
     if shift:
         target = _plan.moved(target, shift, ignored)
-    return ops.cross_entropy_with_stats(_plan.loss(input, target, weight, ignored, sums, smoothing))
+    shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
+    return ops.cross_entropy_with_stats(_plan.loss(input, target, weight, ignored, sums, smoothing, shaping))
 
 
 def _classes_to_torchs_place(input: Tensor, target: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,9 @@ def linear_cross_entropy(
     all_ignored: str = "nan",
     dtype: torch.dtype | None = None,
     shift: int = 0,
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+    z_loss: float = 0.0,
     memory_budget: int | None = None,
 ) -> Tensor:
     r"""Cross-entropy of the logits ``input @ linear_weight.T + linear_bias``, which never exist as a whole, in nats.
@@ -33,7 +36,9 @@ def linear_cross_entropy(
     The logits are made and used a tile at a time, in the dtype that :func:`torch.nn.functional.linear` gives them.
     A mean or a sum makes the gradients in the forward pass, with three matrix products; ``reduction='none'``, a
     second backward pass and float16 make the logits twice. Without a gradient there is one product. Ignored rows cost
-    none. `token_weight`, `num_items`, `all_ignored`, `dtype` and `shift` are those of :func:`cross_entropy`.
+    none. `token_weight`, `num_items`, `all_ignored`, `dtype`, `shift`, `softcap`, `logit_scale` and `z_loss` are those
+    of :func:`cross_entropy`; with one of the last three the gradient makes the logits again, and for that of a
+    `logit_scale` all are there at once.
 
     Shape:
         `input` ``(..., D)`` of any leading dimensions, ``N`` rows in all; `linear_weight` ``(V, D)`` or
@@ -77,8 +82,9 @@ def linear_cross_entropy(
     sums = _sums(input, linear_weight, target, reduction, token_weight, num_items, all_ignored, dtype, shift)
     target = _plan.moved(target, shift, ignored) if shift else target
     smoothing, budget = _check.label_smoothing(label_smoothing), _check_head.memory_budget(memory_budget)
-    plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget)
-    return ops.linear.cross_entropy(plan)
+    shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
+    plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget, shaping)
+    return (ops.linear if shaping is None else ops.linear_stats).cross_entropy(plan)
 
 
 def linear_cross_entropy_with_stats(
@@ -96,6 +102,9 @@ def linear_cross_entropy_with_stats(
     all_ignored: str = "nan",
     dtype: torch.dtype | None = None,
     shift: int = 0,
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+    z_loss: float = 0.0,
     memory_budget: int | None = None,
 ) -> ops.LossStats:
     r"""Cross-entropy of a linear head, and what its rows of logits tell on the way, in nats.
@@ -132,7 +141,8 @@ def linear_cross_entropy_with_stats(
     sums = _sums(input, linear_weight, target, reduction, token_weight, num_items, all_ignored, dtype, shift)
     target = _plan.moved(target, shift, ignored) if shift else target
     smoothing, budget = _check.label_smoothing(label_smoothing), _check_head.memory_budget(memory_budget)
-    plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget)
+    shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
+    plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget, shaping)
     return ops.linear_stats.cross_entropy_with_stats(plan)
 
 

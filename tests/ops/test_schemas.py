@@ -51,9 +51,9 @@ WANTED = [[True, True, False], [False, True, True], [True, True, True], [True, F
 
 SAMPLES = {
     "linear_facts": HEADS,
-    "linear_stats": HEADS,
+    "linear_stats": [(*head, *shaping) for head in HEADS for shaping in ((None, 1.0), (2.0, 0.5))],
     "linear_stats_grad": [
-        (*head, *OPS.linear_facts(*head), *pull, pull[1], *[pull[0]] * 3, wanted)
+        (*head, 2.0, 0.5, *OPS.linear_facts(*head), *pull, pull[1], *[pull[0]] * 3, wanted)
         for head, pull, wanted in zip(HEADS, PULLS, WANTED, strict=True)
         if not head[3].is_floating_point()
     ],

@@ -36,7 +36,7 @@ _FACTS = "Tensor peak, Tensor rest, Tensor picked, Tensor mass, Tensor mix"
 _GRADIENTS = "Tensor hidden_grad, Tensor weight_grad, Tensor bias_grad"
 
 
-def _asked(head: tuple) -> tuple[tiles.Head, Tensor | None]:
+def _asked(head: tuple, softcap: float | None = None, scale: float = 1.0) -> tuple[tiles.Head, Tensor | None]:
     """The rows that are not ignored, and which they are, if not all; the others cost nothing."""
     hidden, weight, bias, target, class_weight, ignore_index, *_ = head
     kept = None
@@ -45,7 +45,7 @@ def _asked(head: tuple) -> tuple[tiles.Head, Tensor | None]:
         if (target < 0).any():
             kept = (target >= 0).nonzero().squeeze(1)
             hidden, target = hidden[kept], target[kept]
-    return tiles.Head(hidden, weight, bias, target, class_weight), kept
+    return tiles.Head(hidden, weight, bias, target, class_weight, softcap, scale), kept
 
 
 def _some(tensors: Iterable[Tensor | None], kept: Tensor | None) -> Iterator[Any]:
@@ -59,10 +59,12 @@ def _all(tensors: Iterable[Tensor], kept: Tensor | None, rows: int) -> tuple[Ten
     return tuple(t.new_zeros((rows, *t.shape[1:])).index_copy_(0, kept, t) for t in tensors)
 
 
-def _run(head: tuple, facts: tuple | None, factors: tuple | None, wanted: list[bool]) -> tuple[tuple, tuple]:
+def _run(
+    head: tuple, facts: tuple | None, factors: tuple | None, wanted: list[bool], shaping: tuple = ()
+) -> tuple[tuple, tuple]:
     """`tiles.run` on the rows that are not ignored."""
     hidden, weight, *_, mixed, budget = head
-    asked, kept = _asked(head)
+    asked, kept = _asked(head, *shaping)
     known = None if facts is None else RowSummary(*_some(facts, kept))
     pulls = None if factors is None else tiles.Factors(*_some(factors, kept))
     if asked.hidden.shape[0] == 0 or weight.shape[0] == 0:
@@ -238,12 +240,13 @@ def cross_entropy(plan: LinearPlan) -> Tensor:
     terms = _terms_written_out if _derived_otherwise(plan) else _terms
     places = [terms(plan, k) for k in range(plan.weight.shape[1])]
     hard, smooth, mass = (torch.stack(of_place, 1) for of_place in zip(*places, strict=True))
-    return losses.reduced(hard, smooth if plan.smoothing > 0 else None, mass, plan)
+    return losses.reduced(hard, smooth, mass, plan)
 
 
 def _derived_otherwise(plan: LinearPlan) -> bool:
     """Does someone transform the call, or ask for derivatives of tensors that tiles do not differentiate?"""
-    others = any(t is not None and t.requires_grad for t in (plan.target, plan.class_weight))
+    scale = None if plan.shaping is None else plan.shaping.scale
+    others = any(isinstance(t, Tensor) and t.requires_grad for t in (plan.target, plan.class_weight, scale))
     return _are_functorch_transforms_active() or forward_ad._current_level >= 0 or (others and torch.is_grad_enabled())
 
 

@@ -16,14 +16,26 @@ _op = torch.ops.xent
 
 def cross_entropy(plan: Plan) -> Tensor:
     """The loss that `plan` asks for."""
-    mixed = plan.smoothing > 0
-    hard, smooth, mass, *_ = row_terms(plan.rows, plan.target, plan.class_weight, plan.ignore_index, mixed)
-    return reduced(hard, smooth if mixed else None, mass, plan)
+    mixed, asked = plan.smoothing > 0, (plan.target, plan.class_weight, plan.ignore_index)
+    if plan.shaping is not None and plan.shaping.z_loss:
+        rows = row_stats(shaped(plan.rows, plan), *asked, mixed)
+        return reduced(rows.hard, rows.smooth, rows.mass, plan, rows.lse)
+    hard, smooth, mass, *_ = row_terms(shaped(plan.rows, plan), *asked, mixed)
+    return reduced(hard, smooth, mass, plan)
 
 
-def reduced(hard: Tensor, smooth: Tensor | None, mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
+def shaped(logits: Tensor, plan: Plan | LinearPlan) -> Tensor:
+    """The logits that the loss is of."""
+    shaping = plan.shaping
+    return _algebra.shaped(logits, shaping.softcap, shaping.scale) if shaping and shaping.moves else logits
+
+
+def reduced(hard: Tensor, smooth: Tensor, mass: Tensor, plan: Plan | LinearPlan, lse: Tensor | None = None) -> Tensor:
     """From the terms of the rows to the result."""
-    return _reduce(_algebra.loss(hard, smooth, plan.smoothing, plan.classes), mass, plan)
+    losses = _algebra.loss(hard, smooth if plan.smoothing > 0 else None, plan.smoothing, plan.classes)
+    if plan.shaping is not None and plan.shaping.z_loss and lse is not None:
+        losses = losses + _algebra.z(plan.shaping.z_loss, lse)
+    return _reduce(losses, mass, plan)
 
 
 class LossStats(NamedTuple):
@@ -67,15 +79,18 @@ class RowStats(NamedTuple):
 
 def cross_entropy_with_stats(plan: Plan) -> LossStats:
     """The loss and by-products of labels."""
-    rows, target, ignored = plan.rows, plan.target, plan.ignore_index
+    rows, target, ignored = shaped(plan.rows, plan), plan.target, plan.ignore_index
     return told(row_stats(rows, target, plan.class_weight, ignored, plan.smoothing > 0), plan)
 
 
 def row_stats(rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool) -> RowStats:
-    """Differentiable to every order; class weights cost a second look at the logits."""
+    """Differentiable to every order; class weights cost a second look at the logits. Where a distribution is asked for,
+    `hard`, `smooth`, `mass` and `lse` have a meaning."""
     hard, smooth, mass, peak, rest = row_terms(rows, target, class_weight, ignore_index, mixed)
-    nll = hard if class_weight is None else row_terms(rows, target, None, ignore_index, False)[0]
-    label = _op.labels(target, rows.shape[1], ignore_index).reshape(rows.shape[0], rows.shape[2])
+    soft = target.is_floating_point()
+    nll = hard if class_weight is None or soft else row_terms(rows, target, None, ignore_index, False)[0]
+    label = torch.zeros_like(rest, dtype=torch.int64) if soft else _op.labels(target, rows.shape[1], ignore_index)
+    label = label.reshape(rest.shape)
     if rows.shape[1] == 0:  # every label is ignored, or it would have been refused
         return RowStats(hard, smooth, mass, nll, hard, hard, label, label, mass)
     kept, seen = label >= 0, rows.detach()
@@ -86,7 +101,7 @@ def row_stats(rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_
 
 def told(rows: RowStats, plan: Plan | LinearPlan) -> LossStats:
     """From the rows to the result."""
-    loss = reduced(rows.hard, rows.smooth if plan.smoothing > 0 else None, rows.mass, plan)
+    loss = reduced(rows.hard, rows.smooth, rows.mass, plan, rows.lse)
     kept = rows.label >= 0
     rank = rows.above.to(torch.int64).where(kept, -1)
     numbers = (t.to(plan.dtype) for t in (rows.nll, 0.0 - rows.nll, rows.lse, rows.entropy))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _plan, summary
+from .. import _algebra, _plan, summary
 from .._plan import CLASSES, Tiles
 from ..backends import choose, moments, pages
 from ..summary import RowSummary
@@ -35,10 +35,17 @@ class Head(NamedTuple):
     target: Tensor
     """Labels, int64, ``(N,)``, or probabilities ``(N, V)``."""
     class_weight: Tensor | None
+    softcap: float | None = None
+    scale: float = 1.0
 
     @property
     def soft(self) -> bool:
         return self.target.is_floating_point()
+
+    def shaped(self, block: Tensor) -> Tensor:
+        """The logits that the loss is of, from the products."""
+        plain = self.softcap is None and self.scale == 1.0
+        return block if plain else _algebra.shaped(block, self.softcap, self.scale)
 
 
 class Factors(NamedTuple):
@@ -118,7 +125,7 @@ class _Facts:
         """The logit of the label of each row."""
 
     def add(self, rows: slice, columns: slice, block: Tensor) -> None:
-        head = self.head
+        head, block = self.head, self.head.shaped(block)
         weight = head.class_weight if self.mixed or head.soft else None
         weight = None if weight is None else weight[columns]
         if rows.start == self.rows.start:
@@ -189,7 +196,7 @@ def stats(head: Head, mixed: bool, budget: int | None) -> tuple[RowSummary, Spre
         for columns in _steps(classes, tiles.classes):
             _logits(head, at, columns, room, seen)
         facts.append(seen.merged())
-        walk = _Walk(facts[-1].peak, seen.own)
+        walk = _Walk(head, facts[-1].peak, seen.own)
         for columns in _steps(classes, tiles.classes):
             if tiles.classes < classes:
                 _logits(head, at, columns, room)
@@ -201,14 +208,14 @@ def stats(head: Head, mixed: bool, budget: int | None) -> tuple[RowSummary, Spre
 class _Walk:
     """Along the classes, in blocks of one size, so that no budget changes a bit."""
 
-    def __init__(self, peak: Tensor, own: Tensor) -> None:
-        self.peak, self.own = peak, own
+    def __init__(self, head: Head, peak: Tensor, own: Tensor) -> None:
+        self.head, self.peak, self.own = head, peak, own
         self.moment, self.above = torch.zeros_like(peak), torch.zeros_like(peak)
         self.argmax = torch.full_like(peak, -1, dtype=torch.int64)
 
     def add(self, tile: Tensor, start: int) -> None:
         for columns in _steps(tile.shape[1], CLASSES):
-            block = tile[:, columns]
+            block = self.head.shaped(tile[:, columns])
             found = moments.spread(block.unsqueeze(2), self.peak.unsqueeze(1), self.own.unsqueeze(1))
             self.moment += found[0].squeeze(1)
             self.above += found[1].squeeze(1)
@@ -246,18 +253,25 @@ def _pull(
         if factors.lse is None:
             backend.row_grad(strip, target[at], weight, -100, *some[:4], strip)
         else:
-            strip.copy_(_with_by_products(strip, target[at], weight, *some))
+            others = tile.shape[1] > columns.stop - columns.start
+            strip.copy_(_with_by_products(head, strip, others, target[at], weight, *some))
     return tile[:, : columns.stop - columns.start]
 
 
-def _with_by_products(logits: Tensor, target: Tensor, weight: Tensor | None, *some: Any) -> Tensor:
+def _with_by_products(
+    head: Head, products: Tensor, others: bool, target: Tensor, weight: Tensor | None, *some: Any
+) -> Tensor:
     """The gradient in float32 at least, so that its terms are rounded to 16 bits once."""
     peak, rest, hard, smooth, nll, lse, entropy, mean = some
-    backend, wide = choose(logits.device), logits.to(torch.promote_types(logits.dtype, torch.float32))
+    backend, logits = choose(products.device), head.shaped(products)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if others:  # no bound of the logits bounds what is masked
+        wide[:, -1] = -torch.inf
     slope = backend.row_grad(wide, target, weight, -100, peak, rest, hard, smooth)
     if nll is not None:
         slope += backend.row_grad(wide, target, None, -100, peak, rest, nll, None)
-    return slope.add_(moments.spread_grad(wide, peak, rest, mean, lse, entropy))
+    slope += moments.spread_grad(wide, peak, rest, mean, lse, entropy)
+    return slope.mul_(_algebra.shaped_slope(products, head.softcap, head.scale, wide))
 
 
 def _strip(tile: Tensor) -> int:

@@ -219,3 +219,46 @@ def test_the_modules_call_xent_and_not_torch():
     assert xent.CrossEntropyLoss()(x, target).item() == pytest.approx(2.0611536e-9, rel=1e-6)
     assert xent.NLLLoss()(xent.LogSoftmax(dim=1)(x), target).item() == pytest.approx(2.0611536e-9, rel=1e-6)
     assert xent.Softmax(dim=1)(torch.tensor([[0.0, 1.0]], dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+HEAD_OPTIONS = {"all_ignored": "zero", "shift": 1, "softcap": 2.0, "logit_scale": 0.5, "z_loss": 0.1}
+OPTIONS = {"dtype": torch.float64, "dim": -1, **HEAD_OPTIONS}
+
+
+def test_options_that_torch_has_not_are_those_of_the_functions():
+    logits, target, token = torch.randn(2, 3, 5), torch.randint(5, (2, 3)), torch.rand(2, 3)
+    loss = xent.CrossEntropyLoss(**OPTIONS)
+    assert torch.equal(
+        loss(logits, target, token_weight=token), xent.cross_entropy(logits, target, token_weight=token, **OPTIONS)
+    )
+    head = xent.LinearCrossEntropyLoss(5, 7, **HEAD_OPTIONS)
+    want = xent.linear_cross_entropy(logits, head.linear.weight, target, num_items=4, **HEAD_OPTIONS)
+    assert torch.equal(head(logits, target, num_items=4), want)
+    for module in (loss, head):
+        again = pickle.loads(pickle.dumps(module))
+        assert repr(again) == repr(copy.deepcopy(module)) == repr(module)
+        assert torch.equal(again(logits, target), module(logits, target))
+        assert "shift=1, softcap=2.0, logit_scale=0.5, z_loss=0.1" in repr(module)
+    scale = torch.tensor(0.5, requires_grad=True)
+    assert torch.autograd.grad(loss(logits, target, logit_scale=scale), scale)[0] != 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"softcap": -1.0}, xent.OptionError),
+        ({"logit_scale": 0}, xent.OptionError),
+        ({"z_loss": "1"}, xent.ArgumentError),
+        ({"all_ignored": "0"}, xent.OptionError),
+        ({"shift": -1}, xent.ArgumentError),
+        ({"dim": 1.0}, xent.ArgumentError),
+        ({"dtype": torch.int64}, xent.DtypeError),
+    ],
+    ids=str,
+)
+def test_they_are_refused_at_construction(options, error):
+    with pytest.raises(error):
+        xent.CrossEntropyLoss(**options)
+    if options.keys().isdisjoint({"dim", "dtype"}):  # a head has no dim, and its dtype is that of its parameters
+        with pytest.raises(error):
+            xent.LinearCrossEntropyLoss(3, 5, **options)

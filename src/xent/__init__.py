@@ -24,16 +24,19 @@ if TYPE_CHECKING:
     from .errors import TargetError as TargetError
     from .errors import XentError as XentError
     from .functional import cross_entropy as cross_entropy
+    from .functional import cross_entropy_with_stats as cross_entropy_with_stats
     from .functional import log_softmax as log_softmax
     from .functional import nll_loss as nll_loss
     from .functional import softmax as softmax
     from .linear import linear_cross_entropy as linear_cross_entropy
+    from .linear import linear_cross_entropy_with_stats as linear_cross_entropy_with_stats
     from .linear import plan as plan
     from .modules import CrossEntropyLoss as CrossEntropyLoss
     from .modules import LinearCrossEntropyLoss as LinearCrossEntropyLoss
     from .modules import LogSoftmax as LogSoftmax
     from .modules import NLLLoss as NLLLoss
     from .modules import Softmax as Softmax
+    from .ops.losses import LossStats as LossStats
 
 __version__ = "0.1.0"
 
@@ -45,9 +48,10 @@ _HOMES = {
         "ArgumentError DeviceError DimError DtypeError FileError LayoutError OptionError ShapeError TargetError "
         "XentError"
     ),
-    "functional": "cross_entropy log_softmax nll_loss softmax",
-    "linear": "linear_cross_entropy plan",
+    "functional": "cross_entropy cross_entropy_with_stats log_softmax nll_loss softmax",
+    "linear": "linear_cross_entropy linear_cross_entropy_with_stats plan",
     "modules": "CrossEntropyLoss LinearCrossEntropyLoss LogSoftmax NLLLoss Softmax",
+    "ops.losses": "LossStats",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

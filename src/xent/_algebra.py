@@ -41,6 +41,32 @@ def loss(hard: Tensor, smooth: Tensor | None, smoothing: float, classes: int) ->
     return ours * hard + theirs * smooth
 
 
+def shaped(logits: Tensor, softcap: float | None, scale: float | Tensor) -> Tensor:
+    """``softcap tanh(scale x / softcap)`` in the next wider dtype, so that what is rounded is no wider than a logit."""
+    wide = logits.to(torch.float32 if logits.itemsize == 2 else torch.float64) * scale
+    return wide if softcap is None else softcap * torch.tanh(wide / softcap)
+
+
+def shaped_slope(logits: Tensor, softcap: float | None, scale: float, like: Tensor) -> Tensor | float:
+    """Its derivative, ``scale / cosh(scale x / softcap)**2``: ``1 - tanh**2`` would cancel far out."""
+    return scale if softcap is None else scale / torch.cosh(logits.to(like.dtype) * (scale / softcap)).square()
+
+
+def z(coefficient: float, lse: Tensor) -> Tensor:
+    """What draws the log-sum-exp of a row to 0."""
+    return coefficient * lse.square()
+
+
+def lse(peak: Tensor, rest: Tensor) -> Tensor:
+    """``log sum exp x_j``. The losses do without it: a small one would drown in a large peak."""
+    return peak + rest.log1p()
+
+
+def entropy(rest: Tensor, mean: Tensor) -> Tensor:
+    """``-sum p_j log p_j`` with ``mean = sum p_j (x_j - peak)``: two terms >= 0."""
+    return rest.log1p() - mean
+
+
 FEW = 4096
 """Up to this many values on a CPU, math.fsum is faster than a dozen tensor operations (64 values: 4 us against 550)."""
 

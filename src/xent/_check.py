@@ -112,17 +112,56 @@ def num_items(value: Any, reduction: str) -> Tensor | None:
     return torch.tensor(float(value), dtype=torch.float64)
 
 
-def shift(value: Any, target: Tensor) -> int:
-    """By how many places labels move to the front of their last dimension."""
+def places(value: Any) -> int:
+    """How far labels may move."""
     by = integer(value)
     if by is None or by < 0:
         raise ArgumentError(f"shift must be an int of at least 0, got {type(value).__name__} ({value!r}).")
+    return by
+
+
+def shift(value: Any, target: Tensor) -> int:
+    """By how many places labels move to the front of their last dimension."""
+    by = places(value)
     if by and (target.ndim == 0 or target.is_floating_point()):
         raise OptionError(
             f"shift={by} moves labels along their last dimension; target has shape {tuple(target.shape)} and dtype "
             f"{target.dtype}.\n  Class probabilities are moved by the caller."
         )
     return by
+
+
+def softcap(value: Any) -> float | None:
+    """A bound of the logits above 0, or none."""
+    return None if value is None else number("softcap", value, above_zero=True)
+
+
+def z_loss(value: Any) -> float:
+    """A coefficient of at least 0."""
+    return number("z_loss", value)
+
+
+def logit_scale(value: Any, input: Tensor) -> float | Tensor:
+    """A number above 0, or a tensor of one, which may have a gradient."""
+    if not isinstance(value, Tensor):
+        return number("logit_scale", value, above_zero=True)
+    if value.numel() != 1 or value.dtype not in LOGITS:
+        raise ShapeError(
+            f"logit_scale has shape {tuple(value.shape)} and dtype {value.dtype}; expected one real number."
+        )
+    if value.ndim:
+        same_device(input, value, "logit_scale")
+    return value.reshape(())
+
+
+def number(name: str, value: Any, above_zero: bool = False) -> float:
+    """A finite number of at least 0, or above it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ArgumentError(f"{name} must be a number, got {type(value).__name__} ({value!r}).")
+    real = float(value)
+    if not 0.0 <= real < math.inf or (above_zero and real == 0.0):
+        raise OptionError(f"{name} is {value}; expected a finite number {'above' if above_zero else 'of at least'} 0.")
+    return real
 
 
 def all_ignored(value: Any) -> float:
@@ -181,11 +220,17 @@ def label_smoothing(value: Any) -> float:
     return share
 
 
-def dim(value: Any, ndim: int) -> int:
-    """A dimension of the tensor, counted from the front."""
+def dim_of_any(value: Any) -> int:
+    """A dimension of a tensor that is not known yet."""
     at = integer(value)
     if at is None:
         raise ArgumentError(f"dim must be an int, got {type(value).__name__} ({value!r}).")
+    return at
+
+
+def dim(value: Any, ndim: int) -> int:
+    """A dimension of the tensor, counted from the front."""
+    at = dim_of_any(value)
     span = max(ndim, 1)
     if not -span <= at < span:
         raise DimError(f"dim {at} is out of range: a tensor of {ndim} dimensions has dims {-span} ... {span - 1}.")
@@ -292,6 +337,15 @@ def indices(input: Tensor, target: Tensor) -> None:
             f"  Pass target.long(); class probabilities need the shape of the logits, {tuple(input.shape)}."
         )
     dense("target", target)
+
+
+def labels_only(target: Tensor) -> None:
+    """By-products ask where a label stands among the classes."""
+    if target.is_floating_point():
+        raise DtypeError(
+            f"target has dtype {target.dtype}; the rank, and whether the row is correct, are asked of labels: integers."
+            "\n  Pass target.argmax over the classes, or take the loss alone of class probabilities."
+        )
 
 
 def _shape_complaint(input: Tensor, target: Tensor, want: tuple[int, ...]) -> str:

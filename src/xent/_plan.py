@@ -34,6 +34,27 @@ def sums(input: Tensor, shape, reduction: str, token_weight, num_items, all_igno
 
 
 @dataclass(frozen=True, slots=True)
+class Shaping:
+    """What is done to the logits, and asked of their size."""
+
+    softcap: float | None = None
+    scale: float | Tensor = 1.0
+    z_loss: float = 0.0
+
+    @property
+    def moves(self) -> bool:
+        """Are the logits other ones?"""
+        return self.softcap is not None or isinstance(self.scale, Tensor) or self.scale != 1.0
+
+
+def shaping(input: Tensor, softcap, logit_scale, z_loss) -> Shaping | None:
+    """Ask and settle; None where nothing is asked."""
+    if softcap is None and type(logit_scale) is float and logit_scale == 1.0 and z_loss == 0.0:
+        return None
+    return Shaping(_check.softcap(softcap), _check.logit_scale(logit_scale, input), _check.z_loss(z_loss))
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One cross-entropy call: rows laid out, options settled."""
 
@@ -50,6 +71,7 @@ class Plan:
     """Of the loss before reduction."""
     dtype: torch.dtype
     """Of the result; the arithmetic in between is wider."""
+    shaping: Shaping | None = None
 
     @property
     def reduction(self) -> str:
@@ -91,6 +113,7 @@ def loss(
     ignore_index: int,
     sums: Sums,
     label_smoothing: float = 0.0,
+    shaping: Shaping | None = None,
 ) -> Plan:
     """Settle one call; `input` and `target` have passed the door."""
     at = 0 if input.ndim == 1 else 1
@@ -107,6 +130,7 @@ def loss(
         sums=sums,
         shape=shape,
         dtype=sums.dtype or result_dtype(input, target if soft else None, weight),
+        shaping=shaping,
     )
 
 
@@ -165,6 +189,7 @@ class LinearPlan:
     shape: torch.Size
     dtype: torch.dtype
     budget: int | None
+    shaping: Shaping | None = None
 
     @property
     def classes(self) -> int:
@@ -185,6 +210,7 @@ def linear(
     sums: Sums,
     label_smoothing: float,
     budget: int | None,
+    shaping: Shaping | None = None,
 ) -> LinearPlan:
     """Settle one call that has passed the door."""
     lead, places = input.shape[:-1], linear_weight.shape[1:-1]
@@ -207,6 +233,7 @@ def linear(
         shape=lead + places,
         dtype=sums.dtype or result_dtype(input, target if soft else None, weight),
         budget=budget,
+        shaping=shaping,
     )
 
 

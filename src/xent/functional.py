@@ -128,6 +128,9 @@ def cross_entropy(
     dtype: torch.dtype | None = None,
     dim: int | None = None,
     shift: int = 0,
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+    z_loss: float = 0.0,
 ) -> Tensor:
     r"""Cross-entropy of logits against labels or class probabilities, in nats.
 
@@ -150,6 +153,11 @@ def cross_entropy(
     `shift` moves the labels, and `token_weight` with them, so many places to the front of their last dimension, and
     ignores the last: 1 asks every token for the next one.
 
+    The loss is that of the logits :math:`c \tanh(s x / c)` with `logit_scale` :math:`s`, an inverse temperature, which
+    may be a tensor with a gradient, and `softcap` :math:`c`; a logit of -inf is then one of :math:`-c`. They are
+    computed and kept in float32 for 16-bit logits, and in float64 for others. `z_loss` is a coefficient of
+    :math:`(\log \sum_j e^{x_j})^2`, added to the loss of every row that is not ignored, whatever its class weight.
+
     Shape:
         `input` ``(V,)``, ``(N, V)`` or ``(N, V, d1, ..., dK)``; `target` the same without ``V`` (labels) or
         the very same shape (probabilities); `weight` ``(V,)``; `token_weight` that of labels. The result is a
@@ -162,7 +170,8 @@ def cross_entropy(
         TargetError: a label is neither a class nor `ignore_index`.
         ShapeError: `target` or `weight` does not fit `input`.
         DtypeError: integer or complex logits, integer one-hot targets, labels that are not integers.
-        OptionError: an unknown reduction, smoothing outside 0 ... 1, `ignore_index` with probabilities.
+        OptionError: an unknown reduction, smoothing outside 0 ... 1, `ignore_index` with probabilities, a `softcap` or
+            `logit_scale` that is not above 0, a `z_loss` below.
         ArgumentError: not a tensor, or not a number. DeviceError: two devices.
 
     Source: ``notebooks/from_softmax_to_cross_entropy.md``; the smoothing of Szegedy et al., *Rethinking the
@@ -193,12 +202,78 @@ def cross_entropy(
     options = _sums(input, reduction, token_weight, num_items, all_ignored, dtype, shift)
     if shift:
         target = _plan.moved(target, shift, ignored)
-    if options is None and ops.direct.serves(input, target, weight):
+    shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
+    if options is None and shaping is None and ops.direct.serves(input, target, weight):
         return ops.direct.cross_entropy(input, target, weight, ignored, reduction, smoothing)
     if options is None and ops.device.serves(input, target, weight):
         return ops.device.cross_entropy(input, target, weight, ignored, reduction, smoothing)
     sums = options or _plan.Sums(reduction)
-    return ops.cross_entropy(_plan.loss(input, target, weight, ignored, sums, smoothing))
+    return ops.cross_entropy(_plan.loss(input, target, weight, ignored, sums, smoothing, shaping))
+
+
+def cross_entropy_with_stats(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    token_weight: Tensor | None = None,
+    num_items: int | float | Tensor | None = None,
+    all_ignored: str = "nan",
+    dtype: torch.dtype | None = None,
+    dim: int | None = None,
+    shift: int = 0,
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+    z_loss: float = 0.0,
+) -> ops.LossStats:
+    r"""Cross-entropy of labels, and what the rows of logits tell on the way, in nats.
+
+    .. math::
+
+        \log p_y = x_y - \mathrm{lse}, \qquad \mathrm{lse} = \log \sum_j e^{x_j}, \qquad
+        H = -\sum_j p_j \log p_j = \operatorname{log1p}(\mathrm{rest}) - \sum_j p_j (x_j - m)
+
+    The named tuple has `loss`, which is that of :func:`cross_entropy`, and of each row: `nll`, `log_prob`, `lse`,
+    `entropy`, `correct`, `argmax` and `rank`, as :class:`LossStats` says. The first five are differentiable, to every
+    order. Of a row that is ignored nothing is known: zeros, False, and -1 for `argmax` and `rank`.
+
+    Shape:
+        As :func:`cross_entropy`, with labels; everything but `loss` has their shape.
+
+    Dtypes: as :func:`cross_entropy`, and the numbers of the rows as the loss; `correct` is bool, `argmax` and `rank`
+    are int64.
+
+    Raises:
+        DtypeError: probabilities in place of labels. Everything else as :func:`cross_entropy`.
+
+    Source: per token, what the heads of TRL ask of their kernels (log-probability, entropy, top-1) for policy
+    gradients; the entropy's second form has two terms of one sign.
+
+    Example:
+        >>> stats = xent.cross_entropy_with_stats(torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([1]))
+        >>> stats.log_prob, stats.entropy, stats.lse
+        (tensor([-1.4170]), tensor([0.8467]), tensor([2.4170]))
+        >>> stats.correct, stats.argmax, stats.rank
+        (tensor([False]), tensor([0]), tensor([1]))
+
+    torch has no twin of it.
+    """
+    if dim is not None:
+        input, target = _classes_to_torchs_place(input, target, dim)
+    _check.loss(input, target, weight)
+    _check.labels_only(target)
+    _check.indices(input, target)
+    ignored, shift = _check.ignore_index(ignore_index), _check.shift(shift, target)
+    smoothing = _check.label_smoothing(label_smoothing)
+    shape = _shape_of_labels(input)
+    sums = _plan.sums(input, shape, _check.reduction(reduction), token_weight, num_items, all_ignored, dtype, shift)
+    if shift:
+        target = _plan.moved(target, shift, ignored)
+    shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
+    return ops.cross_entropy_with_stats(_plan.loss(input, target, weight, ignored, sums, smoothing, shaping))
 
 
 def _classes_to_torchs_place(input: Tensor, target: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -216,9 +291,13 @@ def _sums(input: Tensor, reduction: str, token_weight, num_items, all_ignored, d
     """None where nothing is asked that torch has not."""
     if token_weight is None and num_items is None and dtype is None and all_ignored == "nan":
         return None
-    at = 0 if input.ndim == 1 else 1
-    shape = input.shape[:at] + input.shape[at + 1 :]
+    shape = _shape_of_labels(input)
     return _plan.sums(input, shape, reduction, token_weight, num_items, all_ignored, dtype, shift)
+
+
+def _shape_of_labels(input: Tensor) -> torch.Size:
+    at = 0 if input.ndim == 1 else 1
+    return input.shape[:at] + input.shape[at + 1 :]
 
 
 def _softmax(input: Tensor, dim: int | None, stacklevel: int, dtype: torch.dtype | None, log: bool) -> Tensor:

@@ -24,6 +24,9 @@ def linear_cross_entropy(
     all_ignored: str = "nan",
     dtype: torch.dtype | None = None,
     shift: int = 0,
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+    z_loss: float = 0.0,
     memory_budget: int | None = None,
 ) -> Tensor:
     r"""Cross-entropy of the logits ``input @ linear_weight.T + linear_bias``, which never exist as a whole, in nats.
@@ -33,7 +36,9 @@ def linear_cross_entropy(
     The logits are made and used a tile at a time, in the dtype that :func:`torch.nn.functional.linear` gives them.
     A mean or a sum makes the gradients in the forward pass, with three matrix products; ``reduction='none'``, a
     second backward pass and float16 make the logits twice. Without a gradient there is one product. Ignored rows cost
-    none. `token_weight`, `num_items`, `all_ignored`, `dtype` and `shift` are those of :func:`cross_entropy`.
+    none. `token_weight`, `num_items`, `all_ignored`, `dtype`, `shift`, `softcap`, `logit_scale` and `z_loss` are those
+    of :func:`cross_entropy`; with one of the last three the gradient makes the logits again, and for that of a
+    `logit_scale` all are there at once.
 
     Shape:
         `input` ``(..., D)`` of any leading dimensions, ``N`` rows in all; `linear_weight` ``(V, D)`` or
@@ -74,14 +79,77 @@ def linear_cross_entropy(
     _check_head.linear(input, linear_weight, linear_bias, target, weight)
     ignored = _check.ignore_index(ignore_index)
     _check_head.linear_target(input, linear_weight, target, ignored)
-    reduction, smoothing = _check.reduction(reduction), _check.label_smoothing(label_smoothing)
-    budget = _check_head.memory_budget(memory_budget)
-    shape, shift = input.shape[:-1] + linear_weight.shape[1:-1], _check.shift(shift, target)
-    sums = _plan.sums(input, shape, reduction, token_weight, num_items, all_ignored, dtype, shift)
-    if shift:
-        target = _plan.moved(target, shift, ignored)
-    plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget)
-    return ops.linear.cross_entropy(plan)
+    sums = _sums(input, linear_weight, target, reduction, token_weight, num_items, all_ignored, dtype, shift)
+    target = _plan.moved(target, shift, ignored) if shift else target
+    smoothing, budget = _check.label_smoothing(label_smoothing), _check_head.memory_budget(memory_budget)
+    shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
+    plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget, shaping)
+    return (ops.linear if shaping is None else ops.linear_stats).cross_entropy(plan)
+
+
+def linear_cross_entropy_with_stats(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    token_weight: Tensor | None = None,
+    num_items: int | float | Tensor | None = None,
+    all_ignored: str = "nan",
+    dtype: torch.dtype | None = None,
+    shift: int = 0,
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+    z_loss: float = 0.0,
+    memory_budget: int | None = None,
+) -> ops.LossStats:
+    r"""Cross-entropy of a linear head, and what its rows of logits tell on the way, in nats.
+
+    .. math:: \operatorname{cross\_entropy\_with\_stats}(x_n W^\top + b,\; y_n)
+
+    The logits never exist as a whole: the walk over the tiles that makes the loss gives the by-products of
+    :func:`cross_entropy_with_stats`. There is one matrix product, and a second where `memory_budget` has no room for a
+    block of whole rows; the gradient makes the logits again, and takes three.
+
+    Shape:
+        As :func:`linear_cross_entropy`, with labels; everything but `loss` has their shape.
+
+    Dtypes: as :func:`linear_cross_entropy`, and the numbers of the rows as the loss; `correct` is bool, `argmax` and
+    `rank` are int64.
+
+    Raises:
+        DtypeError: probabilities in place of labels. Everything else as :func:`linear_cross_entropy`.
+
+    Source: as :func:`cross_entropy_with_stats`.
+
+    Example:
+        >>> hidden, head = torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.eye(2)
+        >>> stats = xent.linear_cross_entropy_with_stats(hidden, head, torch.tensor([0, 0]), shift=1)
+        >>> stats.loss, stats.rank, stats.entropy
+        (tensor(0.3133), tensor([ 0, -1]), tensor([0.5822, 0.0000]))
+
+    torch has no twin of it.
+    """
+    _check_head.linear(input, linear_weight, linear_bias, target, weight)
+    ignored = _check.ignore_index(ignore_index)
+    _check.labels_only(target)
+    _check_head.linear_target(input, linear_weight, target, ignored)
+    sums = _sums(input, linear_weight, target, reduction, token_weight, num_items, all_ignored, dtype, shift)
+    target = _plan.moved(target, shift, ignored) if shift else target
+    smoothing, budget = _check.label_smoothing(label_smoothing), _check_head.memory_budget(memory_budget)
+    shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
+    plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget, shaping)
+    return ops.linear_stats.cross_entropy_with_stats(plan)
+
+
+def _sums(input: Tensor, head: Tensor, target: Tensor, reduction: str, token_weight, num_items, nothing, dtype, shift):
+    shape = input.shape[:-1] + head.shape[1:-1]
+    reduction, shift = _check.reduction(reduction), _check.shift(shift, target)
+    return _plan.sums(input, shape, reduction, token_weight, num_items, nothing, dtype, shift)
 
 
 class HeadPlan(NamedTuple):

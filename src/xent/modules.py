@@ -1,6 +1,7 @@
 """The losses as modules: subclasses of torch.nn's own, so that ``isinstance`` tests elsewhere hold."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +67,11 @@ class NLLLoss(nn.NLLLoss):
 class CrossEntropyLoss(nn.CrossEntropyLoss):
     """:func:`xent.cross_entropy` as a module; options are refused here, at construction, not at the first batch.
 
+    `token_weight`, `num_items` and a `logit_scale` with a gradient belong to a call, and are named there:
+    ``loss(input, target, num_items=...)``.
+
     Raises:
-        OptionError: an unknown reduction, smoothing outside 0 ... 1.
+        OptionError: an unknown reduction, smoothing outside 0 ... 1, a `softcap` that is not above 0.
         ArgumentError: `weight` is no tensor, `ignore_index` no int, `label_smoothing` no number.
 
     Example:
@@ -76,6 +80,8 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         CrossEntropyLoss(ignore_index=-100, reduction='mean', label_smoothing=0.1)
         >>> loss(torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([0]))
         tensor(0.5137)
+        >>> xent.CrossEntropyLoss(dim=-1, softcap=30.0)
+        CrossEntropyLoss(ignore_index=-100, reduction='mean', label_smoothing=0.0, dim=-1, softcap=30.0)
     """
 
     def __init__(
@@ -86,12 +92,29 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         reduce: bool | None = None,
         reduction: str = "mean",
         label_smoothing: float = 0.0,
+        *,
+        all_ignored: str = "nan",
+        dtype: torch.dtype | None = None,
+        dim: int | None = None,
+        shift: int = 0,
+        softcap: float | None = None,
+        logit_scale: float = 1.0,
+        z_loss: float = 0.0,
     ) -> None:
         _validate(weight, ignore_index, reduction)
         label_smoothing = _check.label_smoothing(label_smoothing)
         super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        self.options = _options(
+            all_ignored=all_ignored,
+            dtype=dtype,
+            dim=dim,
+            shift=shift,
+            softcap=softcap,
+            logit_scale=logit_scale,
+            z_loss=z_loss,
+        )
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, **of_call: Any) -> Tensor:
         return functional.cross_entropy(
             input,
             target,
@@ -99,11 +122,12 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
             ignore_index=self.ignore_index,
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
+            **(self.options | of_call),
         )
 
     def extra_repr(self) -> str:
         text = _configuration(self.weight, self.ignore_index, self.reduction)
-        return f"{text}, label_smoothing={self.label_smoothing}"
+        return f"{text}, label_smoothing={self.label_smoothing}{_text(self.options)}"
 
 
 class LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
@@ -123,7 +147,9 @@ class LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
         >>> head(torch.zeros(3, 4), torch.tensor([0, 1, 2])).shape
         torch.Size([])
 
-    Differs from :class:`torch.nn.LinearCrossEntropyLoss` (torch 2.13) by `memory_budget` in place of `options`.
+    Differs from :class:`torch.nn.LinearCrossEntropyLoss` (torch 2.13) by `memory_budget` in place of `options`, and by
+    the options of :class:`CrossEntropyLoss` but `dim`; `dtype` is that of the parameters, that of the loss is named in
+    a call.
     """
 
     ignore_index: int
@@ -142,6 +168,11 @@ class LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
         weight: Tensor | None = None,
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
+        all_ignored: str = "nan",
+        shift: int = 0,
+        softcap: float | None = None,
+        logit_scale: float = 1.0,
+        z_loss: float = 0.0,
         memory_budget: int | None = None,
     ) -> None:
         _validate(weight, ignore_index, reduction)
@@ -150,10 +181,13 @@ class LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
         self.num_classes, self.out_features = num_classes, tuple(out_features)
         self.ignore_index = ignore_index
         self.label_smoothing = _check.label_smoothing(label_smoothing)
+        self.options = _options(
+            all_ignored=all_ignored, shift=shift, softcap=softcap, logit_scale=logit_scale, z_loss=z_loss
+        )
         self.memory_budget = _check_head.memory_budget(memory_budget)
         self.linear = nn.Linear(in_features, num_classes * math.prod(out_features), bias, device, dtype)
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, **of_call: Any) -> Tensor:
         shape, bias = (self.num_classes, *self.out_features), self.linear.bias
         return linear.linear_cross_entropy(
             input,
@@ -165,6 +199,7 @@ class LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
             reduction=self.reduction,
             label_smoothing=self.label_smoothing,
             memory_budget=self.memory_budget,
+            **(self.options | of_call),
         )
 
     def extra_repr(self) -> str:
@@ -172,13 +207,48 @@ class LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
         head += f"out_features={self.out_features}, " if self.out_features else ""
         text = head + _configuration(self.weight, self.ignore_index, self.reduction)
         budget = "" if self.memory_budget is None else f", memory_budget={self.memory_budget}"
-        return f"{text}, label_smoothing={self.label_smoothing}{budget}"
+        return f"{text}, label_smoothing={self.label_smoothing}{_text(self.options)}{budget}"
 
 
 def _validate(weight: Tensor | None, ignore_index: int, reduction: str) -> None:
     _check.weights(weight)
     _check.ignore_index(ignore_index)
     _check.reduction(reduction)
+
+
+_QUESTIONS = {
+    "all_ignored": _check.all_ignored,
+    "dtype": _check.result_dtype,
+    "dim": _check.dim_of_any,
+    "shift": _check.places,
+    "softcap": _check.softcap,
+    "logit_scale": lambda value: _check.number("logit_scale", value, above_zero=True),
+    "z_loss": _check.z_loss,
+}
+_DEFAULTS = {
+    "all_ignored": "nan",
+    "dtype": None,
+    "dim": None,
+    "shift": 0,
+    "softcap": None,
+    "logit_scale": 1.0,
+    "z_loss": 0.0,
+}
+
+
+def _options(**given: Any) -> dict[str, Any]:
+    """Those that are not the default, each asked its question."""
+    kept = {}
+    for name, value in given.items():
+        if value is not _DEFAULTS[name]:
+            _QUESTIONS[name](value)
+            if value != _DEFAULTS[name]:
+                kept[name] = value
+    return kept
+
+
+def _text(options: dict[str, Any]) -> str:
+    return "".join(f", {name}={value!r}" for name, value in options.items())
 
 
 def _configuration(weight: Tensor | None, ignore_index: int, reduction: str) -> str:

@@ -51,6 +51,14 @@ WANTED = [[True, True, False], [False, True, True], [True, True, True], [True, F
 
 SAMPLES = {
     "linear_facts": HEADS,
+    "linear_stats": [(*head, *shaping) for head in HEADS for shaping in ((None, 1.0), (2.0, 0.5))],
+    "linear_stats_grad": [
+        (*head, 2.0, 0.5, *OPS.linear_facts(*head), *pull, pull[1], *[pull[0]] * 3, wanted)
+        for head, pull, wanted in zip(HEADS, PULLS, WANTED, strict=True)
+        if not head[3].is_floating_point()
+    ],
+    "row_spread": [(x, facts(x)[0], x.select(1, 0)) for x in (PLAIN, MAP, PERMUTED, EMPTY)],
+    "spread_grad": [(x, *facts(x)[:2], *[facts(x)[1]] * 3) for x in (PLAIN, MAP, PERMUTED, EMPTY)],
     "linear_step": [(*head, *pull, wanted) for head, pull, wanted in zip(HEADS, PULLS, WANTED, strict=True)],
     "linear_grad": [
         (*head, *OPS.linear_facts(*head), *pull, wanted)

@@ -119,9 +119,10 @@ def _weight_sum(class_weight: Tensor | None, classes: int) -> Tensor | float:
 
 
 def row_terms(rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool):
-    """`hard`, `smooth` and `mass` of each row; differentiable in rows, probabilities and class weights."""
+    """`hard`, `smooth` and `mass` of each row, differentiable in rows, probabilities and class weights; and the facts
+    `peak` and `rest`, which are not."""
     function = _RowTerms if traced() else _RowTermsDual
-    return function.apply(rows, target, class_weight, ignore_index, mixed)[:3]
+    return function.apply(rows, target, class_weight, ignore_index, mixed)
 
 
 # -- their gradient -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ others, or it is the second one, the logits are made once more: four. Whoever tr
 derivatives of other tensors or of second order, gets them from the logits written out.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -35,30 +36,45 @@ _FACTS = "Tensor peak, Tensor rest, Tensor picked, Tensor mass, Tensor mix"
 _GRADIENTS = "Tensor hidden_grad, Tensor weight_grad, Tensor bias_grad"
 
 
-def _run(head: tuple, facts: tuple | None, factors: tuple | None, wanted: list[bool]) -> tuple[tuple, tuple]:
-    """`tiles.run` on the rows that are not ignored; the others cost nothing and have facts and gradients of 0."""
-    hidden, weight, bias, target, class_weight, ignore_index, mixed, budget = head
+def _asked(head: tuple, softcap: float | None = None, scale: float = 1.0) -> tuple[tiles.Head, Tensor | None]:
+    """The rows that are not ignored, and which they are, if not all; the others cost nothing."""
+    hidden, weight, bias, target, class_weight, ignore_index, *_ = head
     kept = None
     if not target.is_floating_point():
         target = _check.labels(target, weight.shape[0], ignore_index)
         if (target < 0).any():
             kept = (target >= 0).nonzero().squeeze(1)
+            hidden, target = hidden[kept], target[kept]
+    return tiles.Head(hidden, weight, bias, target, class_weight, softcap, scale), kept
 
-    def some(tensor: Any) -> Any:
-        return tensor if tensor is None or kept is None else tensor[kept]
 
-    asked = tiles.Head(some(hidden), weight, bias, some(target), class_weight)
-    known = None if facts is None else RowSummary(*map(some, facts))
-    pulls = None if factors is None else tiles.Factors(*map(some, factors))
+def _some(tensors: Iterable[Tensor | None], kept: Tensor | None) -> Iterator[Any]:
+    return (t if t is None or kept is None else t[kept] for t in tensors)
+
+
+def _all(tensors: Iterable[Tensor], kept: Tensor | None, rows: int) -> tuple[Tensor, ...]:
+    """Zeros in the rows that were left out."""
+    if kept is None:
+        return tuple(tensors)
+    return tuple(t.new_zeros((rows, *t.shape[1:])).index_copy_(0, kept, t) for t in tensors)
+
+
+def _run(
+    head: tuple, facts: tuple | None, factors: tuple | None, wanted: list[bool], shaping: tuple = ()
+) -> tuple[tuple, tuple]:
+    """`tiles.run` on the rows that are not ignored."""
+    hidden, weight, *_, mixed, budget = head
+    asked, kept = _asked(head, *shaping)
+    known = None if facts is None else RowSummary(*_some(facts, kept))
+    pulls = None if factors is None else tiles.Factors(*_some(factors, kept))
     if asked.hidden.shape[0] == 0 or weight.shape[0] == 0:
         found, grads = _of_nothing(asked, wanted)
     else:
         found, grads = tiles.run(asked, mixed, budget, known, pulls, wanted)
-    if kept is not None:
-        found = tuple(fact.new_zeros(hidden.shape[0]).index_copy_(0, kept, fact) for fact in found)
-        if grads[0] is not None:
-            grads = (torch.zeros_like(hidden).index_copy_(0, kept, grads[0]), *grads[1:])
-    return tuple(found), tuple(hidden.new_empty(0) if g is None else g for g in grads)
+    if grads[0] is not None:
+        grads = (*_all([grads[0]], kept, hidden.shape[0]), *grads[1:])
+    found = _all(found, kept, hidden.shape[0])
+    return found, tuple(hidden.new_empty(0) if g is None else g for g in grads)
 
 
 def _of_nothing(head: tiles.Head, wanted):
@@ -224,12 +240,13 @@ def cross_entropy(plan: LinearPlan) -> Tensor:
     terms = _terms_written_out if _derived_otherwise(plan) else _terms
     places = [terms(plan, k) for k in range(plan.weight.shape[1])]
     hard, smooth, mass = (torch.stack(of_place, 1) for of_place in zip(*places, strict=True))
-    return losses.reduced(hard, smooth if plan.smoothing > 0 else None, mass, plan)
+    return losses.reduced(hard, smooth, mass, plan)
 
 
 def _derived_otherwise(plan: LinearPlan) -> bool:
     """Does someone transform the call, or ask for derivatives of tensors that tiles do not differentiate?"""
-    others = any(t is not None and t.requires_grad for t in (plan.target, plan.class_weight))
+    scale = None if plan.shaping is None else plan.shaping.scale
+    others = any(isinstance(t, Tensor) and t.requires_grad for t in (plan.target, plan.class_weight, scale))
     return _are_functorch_transforms_active() or forward_ad._current_level >= 0 or (others and torch.is_grad_enabled())
 
 
@@ -245,7 +262,7 @@ def _terms_written_out(plan: LinearPlan, k: int):
     hidden, weight, bias, target = _of_place(plan, k)
     rows = F.linear(hidden, weight, bias).unsqueeze(2)
     target = target.unsqueeze(2) if plan.soft else target
-    terms = row_terms(rows, target, plan.class_weight, plan.ignore_index, plan.smoothing > 0)
+    terms = row_terms(rows, target, plan.class_weight, plan.ignore_index, plan.smoothing > 0)[:3]
     return tuple(term.squeeze(1) for term in terms)
 
 

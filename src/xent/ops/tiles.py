@@ -6,14 +6,15 @@ another shape differently, so this is what makes the loss the same for every bud
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .. import _plan, summary
+from .. import _algebra, _plan, summary
 from .._plan import CLASSES, Tiles
-from ..backends import choose, pages
+from ..backends import choose, moments, pages
 from ..summary import RowSummary
 
 STRIP = 4 << 20
@@ -34,17 +35,29 @@ class Head(NamedTuple):
     target: Tensor
     """Labels, int64, ``(N,)``, or probabilities ``(N, V)``."""
     class_weight: Tensor | None
+    softcap: float | None = None
+    scale: float = 1.0
 
     @property
     def soft(self) -> bool:
         return self.target.is_floating_point()
 
+    def shaped(self, block: Tensor) -> Tensor:
+        """The logits that the loss is of, from the products."""
+        plain = self.softcap is None and self.scale == 1.0
+        return block if plain else _algebra.shaped(block, self.softcap, self.scale)
+
 
 class Factors(NamedTuple):
-    """What stands in front of `hard` and `smooth` of each row, ``(N,)`` each."""
+    """What stands in front of `hard` and `smooth` of each row, ``(N,)`` each; and of its by-products."""
 
     hard: Tensor
     smooth: Tensor | None
+    nll: Tensor | None = None
+    lse: Tensor | None = None
+    entropy: Tensor | None = None
+    mean: Tensor | None = None
+    """A fact: ``sum p_j (x_j - peak)``, which the gradient of the entropy needs."""
 
 
 def run(
@@ -112,7 +125,7 @@ class _Facts:
         """The logit of the label of each row."""
 
     def add(self, rows: slice, columns: slice, block: Tensor) -> None:
-        head = self.head
+        head, block = self.head, self.head.shaped(block)
         weight = head.class_weight if self.mixed or head.soft else None
         weight = None if weight is None else weight[columns]
         if rows.start == self.rows.start:
@@ -160,6 +173,58 @@ def _together(found: list[RowSummary]) -> RowSummary:
     return RowSummary(*map(torch.cat, zip(*found, strict=True)))
 
 
+class Spread(NamedTuple):
+    """What rows tell beyond their loss, ``(N,)`` each (`backends.moments`)."""
+
+    own: Tensor
+    """The logit of the label."""
+    moment: Tensor
+    argmax: Tensor
+    above: Tensor
+
+
+def stats(head: Head, mixed: bool, budget: int | None) -> tuple[RowSummary, Spread]:
+    """The facts of each row and what it tells. Once they are known the logits are looked at again: they are still there
+    where a block of whole rows has room, and made again where not."""
+    (rows, width), classes, dtype = head.hidden.shape, head.weight.shape[0], head.hidden.dtype
+    tiles = _plan.tiles(rows, classes, width, dtype, budget, head.soft, False)
+    if tiles.classes >= classes:
+        tiles = replace(tiles, rows=min(tiles.rows, _plan.block_rows(dtype)))
+    room, facts, spreads = _room(head.hidden, tiles, classes), [], []
+    for at in _steps(rows, tiles.rows):
+        seen = _Facts(head, at, mixed)
+        for columns in _steps(classes, tiles.classes):
+            _logits(head, at, columns, room, seen)
+        facts.append(seen.merged())
+        walk = _Walk(head, facts[-1].peak, seen.own)
+        for columns in _steps(classes, tiles.classes):
+            if tiles.classes < classes:
+                _logits(head, at, columns, room)
+            walk.add(room[: at.stop - at.start, : columns.stop - columns.start], columns.start)
+        spreads.append(Spread(seen.own, walk.moment, walk.argmax, walk.above))
+    return _together(facts), Spread(*map(torch.cat, zip(*spreads, strict=True)))
+
+
+class _Walk:
+    """Along the classes, in blocks of one size, so that no budget changes a bit."""
+
+    def __init__(self, head: Head, peak: Tensor, own: Tensor) -> None:
+        self.head, self.peak, self.own = head, peak, own
+        self.moment, self.above = torch.zeros_like(peak), torch.zeros_like(peak)
+        self.argmax = torch.full_like(peak, -1, dtype=torch.int64)
+
+    def add(self, tile: Tensor, start: int) -> None:
+        for columns in _steps(tile.shape[1], CLASSES):
+            block = self.head.shaped(tile[:, columns])
+            found = moments.spread(block.unsqueeze(2), self.peak.unsqueeze(1), self.own.unsqueeze(1))
+            self.moment += found[0].squeeze(1)
+            self.above += found[1].squeeze(1)
+            top = block.argmax(1, keepdim=True)
+            value = block.gather(1, top).squeeze(1)
+            first = (self.argmax < 0) & ((value == self.peak) | value.isnan())
+            self.argmax = (top.squeeze(1) + columns.start + start).where(first, self.argmax)
+
+
 def _pull(
     head: Head, rows: slice, columns: slice, room: Tensor, tile: Tensor, facts: RowSummary, factors: Factors
 ) -> Tensor:
@@ -170,7 +235,7 @@ def _pull(
     """
     labels, weight = head.target[rows], head.class_weight
     hard = factors.hard[rows]
-    smooth = None if factors.smooth is None else factors.smooth[rows]
+    smooth, *by_products = (None if t is None else t[rows] for t in factors[1:])
     if tile.shape[1] < head.weight.shape[0]:
         last = tile.shape[1]
         tile = room[: tile.shape[0], : last + 1]
@@ -181,12 +246,32 @@ def _pull(
         labels = (labels - columns.start).where(inside, last)
     target = labels.unsqueeze(2) if head.soft else labels
     logits = tile.unsqueeze(2)
-    numbers = [None if t is None else t.unsqueeze(1) for t in (facts.peak, facts.rest, hard, smooth)]
+    numbers = [None if t is None else t.unsqueeze(1) for t in (facts.peak, facts.rest, hard, smooth, *by_products)]
     backend = choose(tile.device)
     for at in _steps(tile.shape[0], _strip(tile)):
-        strip, some = logits[at], (None if t is None else t[at] for t in numbers)
-        backend.row_grad(strip, target[at], weight, -100, *some, strip)
+        strip, some = logits[at], [None if t is None else t[at] for t in numbers]
+        if factors.lse is None:
+            backend.row_grad(strip, target[at], weight, -100, *some[:4], strip)
+        else:
+            others = tile.shape[1] > columns.stop - columns.start
+            strip.copy_(_with_by_products(head, strip, others, target[at], weight, *some))
     return tile[:, : columns.stop - columns.start]
+
+
+def _with_by_products(
+    head: Head, products: Tensor, others: bool, target: Tensor, weight: Tensor | None, *some: Any
+) -> Tensor:
+    """The gradient in float32 at least, so that its terms are rounded to 16 bits once."""
+    peak, rest, hard, smooth, nll, lse, entropy, mean = some
+    backend, logits = choose(products.device), head.shaped(products)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if others:  # no bound of the logits bounds what is masked
+        wide[:, -1] = -torch.inf
+    slope = backend.row_grad(wide, target, weight, -100, peak, rest, hard, smooth)
+    if nll is not None:
+        slope += backend.row_grad(wide, target, None, -100, peak, rest, nll, None)
+    slope += moments.spread_grad(wide, peak, rest, mean, lse, entropy)
+    return slope.mul_(_algebra.shaped_slope(products, head.softcap, head.scale, wide))
 
 
 def _strip(tile: Tensor) -> int:

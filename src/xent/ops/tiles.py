@@ -20,6 +20,9 @@ from ..summary import RowSummary
 STRIP = 4 << 20
 """Bytes of a tile that the kernels of a CPU are given at a time."""
 
+PIECE = 1 << 20
+"""Bytes of products that become wider logits at a time: some ten arrays of twice the size live beside the tile."""
+
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -44,8 +47,16 @@ class Head(NamedTuple):
 
     def shaped(self, block: Tensor) -> Tensor:
         """The logits that the loss is of, from the products."""
-        plain = self.softcap is None and self.scale == 1.0
-        return block if plain else _algebra.shaped(block, self.softcap, self.scale)
+        return block if self.plain else _algebra.shaped(block, self.softcap, self.scale)
+
+    @property
+    def plain(self) -> bool:
+        return self.softcap is None and self.scale == 1.0
+
+    def pieces(self, block: Tensor) -> Iterator[slice]:
+        """Rows of a block that are shaped at a time."""
+        rows, size = block.shape[0], block.shape[1] * block.itemsize
+        return _steps(rows, rows if self.plain else max(1, PIECE // size))
 
 
 class Factors(NamedTuple):
@@ -125,12 +136,18 @@ class _Facts:
         """The logit of the label of each row."""
 
     def add(self, rows: slice, columns: slice, block: Tensor) -> None:
-        head, block = self.head, self.head.shaped(block)
+        head = self.head
         weight = head.class_weight if self.mixed or head.soft else None
         weight = None if weight is None else weight[columns]
         if rows.start == self.rows.start:
             self.parts.append([])
             self.spans.append(float(block.shape[1]) if weight is None else weight.to(torch.float64).sum())
+        for piece in head.pieces(block):
+            at = slice(rows.start + piece.start, rows.start + piece.stop)
+            self._look(at, columns, head.shaped(block[piece]), weight)
+
+    def _look(self, rows: slice, columns: slice, block: Tensor, weight: Tensor | None) -> None:
+        head = self.head
         if head.soft:
             target = head.target[rows, columns].unsqueeze(2)
         else:  # any class in place of a label elsewhere, so that the row is looked at
@@ -215,14 +232,18 @@ class _Walk:
 
     def add(self, tile: Tensor, start: int) -> None:
         for columns in _steps(tile.shape[1], CLASSES):
-            block = self.head.shaped(tile[:, columns])
-            found = moments.spread(block.unsqueeze(2), self.peak.unsqueeze(1), self.own.unsqueeze(1))
-            self.moment += found[0].squeeze(1)
-            self.above += found[1].squeeze(1)
-            top = block.argmax(1, keepdim=True)
-            value = block.gather(1, top).squeeze(1)
-            first = (self.argmax < 0) & ((value == self.peak) | value.isnan())
-            self.argmax = (top.squeeze(1) + columns.start + start).where(first, self.argmax)
+            for at in self.head.pieces(tile[:, columns]):
+                self._look(at, self.head.shaped(tile[at, columns]), columns.start + start)
+
+    def _look(self, at: slice, block: Tensor, start: int) -> None:
+        peak = self.peak[at]
+        moment, above = moments.spread(block.unsqueeze(2), peak.unsqueeze(1), self.own[at].unsqueeze(1))
+        self.moment[at] += moment.squeeze(1)
+        self.above[at] += above.squeeze(1)
+        top = block.argmax(1, keepdim=True)
+        value = block.gather(1, top).squeeze(1)
+        first = (self.argmax[at] < 0) & ((value == peak) | value.isnan())
+        self.argmax[at] = (top.squeeze(1) + start).where(first, self.argmax[at])
 
 
 def _pull(
@@ -248,9 +269,10 @@ def _pull(
     logits = tile.unsqueeze(2)
     numbers = [None if t is None else t.unsqueeze(1) for t in (facts.peak, facts.rest, hard, smooth, *by_products)]
     backend = choose(tile.device)
-    for at in _steps(tile.shape[0], _strip(tile)):
+    plain = factors.lse is None
+    for at in _steps(tile.shape[0], _strip(tile, STRIP if plain else PIECE)):
         strip, some = logits[at], [None if t is None else t[at] for t in numbers]
-        if factors.lse is None:
+        if plain:
             backend.row_grad(strip, target[at], weight, -100, *some[:4], strip)
         else:
             others = tile.shape[1] > columns.stop - columns.start
@@ -274,9 +296,9 @@ def _with_by_products(
     return slope.mul_(_algebra.shaped_slope(products, head.softcap, head.scale, wide))
 
 
-def _strip(tile: Tensor) -> int:
+def _strip(tile: Tensor, size: int) -> int:
     """Rows that stay near a CPU's cache: 2048 x 32,000 in bfloat16 take 56 ms at once and 20 in strips."""
-    return max(1, STRIP // (tile.shape[1] * tile.itemsize)) if tile.device.type == "cpu" else tile.shape[0]
+    return max(1, size // (tile.shape[1] * tile.itemsize)) if tile.device.type == "cpu" else tile.shape[0]
 
 
 def _weights_with_others(

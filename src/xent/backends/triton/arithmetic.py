@@ -202,9 +202,10 @@ def times_power(x, n):
 @triton.jit
 def limbs(x):
     """Sums of at most 4096 float64 numbers a row: three whole numbers, of which each next one counts 2**-49 of the one
-    before, the power of two they are all multiplied by, and the plain sum for where it is not finite."""
-    plain = tl.sum(x, 1)
-    x = tl.where(tl.abs(x) < _INFINITY, x, 0.0)
+    before, the power of two they are all multiplied by, and the sum of what is not finite, or else 0."""
+    finite = tl.abs(x) < _INFINITY
+    odd = tl.sum(tl.where(finite, 0.0, x), 1)
+    x = tl.where(finite, x, 0.0)
     top = tl.max(tl.abs(x), 1)
     up = 48 - (((top.to(tl.int64, bitcast=True) >> 52) & 2047) - 1023)
     part = times_power(x, up[:, None])
@@ -214,17 +215,17 @@ def limbs(x):
     whole = part.to(tl.int64)
     second = tl.sum(whole, 1)
     part = (part - whole.to(tl.float64)) * 562949953421312.0
-    return first, second, tl.sum(part.to(tl.int64), 1), up, plain
+    return first, second, tl.sum(part.to(tl.int64), 1), up, odd
 
 
 @triton.jit
 def joined(parts):
     """The sum that `limbs` found, rounded once."""
-    first, second, third, up, plain = parts
+    first, second, third, up, odd = parts
     down = 1.7763568394002505e-15  # 2**-49
     high = first.to(tl.float64)
     low = (third.to(tl.float64) * down + second.to(tl.float64)) * down + (first - high.to(tl.int64)).to(tl.float64)
-    return tl.where(tl.abs(plain) < _INFINITY, times_power(high + low, -up), plain)
+    return tl.where(odd == 0, times_power(high + low, -up), odd)
 
 
 @triton.jit

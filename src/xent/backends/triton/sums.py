@@ -34,16 +34,15 @@ def _sum(values, N, B: tl.constexpr):
 def shrink(values, out, N, stride, B: tl.constexpr):
     """Each block of a row of numbers becomes six of the same sum."""
     row = tl.program_id(1).to(tl.int64)
-    first, second, third, up, plain = limbs(_block(values + row * stride, N, B))
+    first, second, third, up, odd = limbs(_block(values + row * stride, N, B))
     spot = out + (row * tl.num_programs(0) + tl.program_id(0)) * 6 + tl.arange(0, 1)
-    fine = tl.abs(plain) < float("inf")
     for k in tl.static_range(3):
         limb = first if k == 0 else second if k == 1 else third
         high = limb.to(tl.float64)
         low = (limb - high.to(tl.int64)).to(tl.float64)
-        over = plain if k == 0 else tl.zeros_like(plain)
-        tl.store(spot + 2 * k, tl.where(fine, times_power(high, -up - 49 * k), over))
-        tl.store(spot + 2 * k + 1, tl.where(fine, times_power(low, -up - 49 * k), 0.0))
+        over = odd if k == 0 else tl.zeros_like(odd)
+        tl.store(spot + 2 * k, tl.where(odd == 0, times_power(high, -up - 49 * k), over))
+        tl.store(spot + 2 * k + 1, tl.where(odd == 0, times_power(low, -up - 49 * k), 0.0))
 
 
 @triton.jit(do_not_specialize=["N", "stride"])

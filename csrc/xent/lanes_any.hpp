@@ -8,6 +8,7 @@ typedef double d8 __attribute__((vector_size(64)));
 typedef float f8 __attribute__((vector_size(32)));
 typedef int32_t i16 __attribute__((vector_size(64)));
 typedef int64_t i8 __attribute__((vector_size(64)));
+typedef uint64_t u64x8 __attribute__((vector_size(64)));
 
 template <class Vector, class Bits_, class T, int N> struct Lanes {
     using Real = T;
@@ -93,9 +94,12 @@ XENT_INLINE D8 scaled(i8 above, D8 p, D8 sum, D8) {
     return select(above, p * D8::from((half + 1023) << 52) * D8::from((other + 1023) << 52), D8::of(0));
 }
 XENT_INLINE void binade(D8 u, D8 *k, D8 *down) {
-    const i8 n = (u.bits() + (INT64_C(0x3ff0000000000000) - INT64_C(0x3fe6a09e667f3bcd))) >> 52;
-    k->v = __builtin_convertvector(n - 1023, d8);
-    *down = D8::from((2046 - n) << 52);
+    u64x8 n;  // without a sign: the bits of nan may go round
+    memcpy(&n, &u.v, sizeof n);
+    n = (n + (UINT64_C(0x3ff0000000000000) - UINT64_C(0x3fe6a09e667f3bcd))) >> 52;
+    k->v = __builtin_convertvector(n, d8) - 1023.0;
+    n = (2046 - n) << 52;
+    memcpy(&down->v, &n, sizeof n);
 }
 
 XENT_INLINE D8 low_half(F16 x) { f8 part; memcpy(&part, &x, sizeof part); return {__builtin_convertvector(part, d8)}; }

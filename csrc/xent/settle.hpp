@@ -33,11 +33,6 @@ template <class T, class Kernel> class Settle {
    private:
     bool plain() const { return !all.soft && !call.mixed && !call.smooth; }
 
-    // The facts, with the exponentials in the place of the logits if they are to be kept.
-    void survey(bool keep) {
-        peak = logits.find_peak();
-        rest = keep ? logits.template rest<true>(peak) : logits.template rest<false>(peak);
-    }
     // Rows whose facts float lanes cannot tell are left to `single`.
     bool flag() {
         Numbers fault;
@@ -261,9 +256,9 @@ template <class T, class Kernel> class Settle {
             origin.half[h] = select(single, top.half[h], select(equal(finite, one), held.half[h], zero));
             mean.half[h] = select(single, mean.half[h], whole - origin.half[h]);
         }
-        const bool some = flag() | flag(squares, 0);
+        const bool strange = flag(), steep = flag(squares, 0);
         logits.softmax_gradient(peak, rest, origin, mean, lone, lifted);
-        return some;
+        return strange || steep;
     }
 
     Work<T> &all;

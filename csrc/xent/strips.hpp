@@ -30,6 +30,8 @@ template <class T, class V> class Strip {
     void scatter(int64_t at, int64_t count) {
         if (!direct && memory.view.data) copied.load(0, count, at);
     }
+    // From row to row as they lie in memory; what is copied always takes the same place.
+    int64_t step() const { return !direct ? 0 : memory.inner == 1 ? memory.view.outer : memory.view.inner; }
     // Row k of the group that was gathered, or is to be scattered, at `at`; null where there is no tensor.
     T *row(int64_t at, int64_t k) {
         if (!memory.view.data) return nullptr;
@@ -73,7 +75,7 @@ template <class T> class Strips : Work<T> {
     void batch(int64_t r, int64_t at, int64_t count) {
         x.gather(at, count), q.gather(at, count), g.gather(at, count);
         Beside<T, V> kernel(call.classes, kept.data(), wide, past && call.out.classes == 1);
-        kernel.count = count;
+        kernel.count = count, kernel.next = x.step() * lanes;
         for (int64_t k = 0; k < count; k++) {
             kernel.x[k] = x.row(at, k), kernel.q[k] = q.row(at, k), kernel.g[k] = g.row(at, k);
             kernel.out[k] = out.row(at, k);

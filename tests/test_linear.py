@@ -410,15 +410,35 @@ def test_autocast_is_that_of_linear():
 
 @pytest.mark.parametrize("budget", [None, 20 << 20, 100 << 20])
 @pytest.mark.parametrize(
-    ("reduction", "dtype"), [("mean", torch.float32), ("none", torch.float32), ("sum", torch.bfloat16)]
+    ("reduction", "dtype", "options"),
+    [
+        ("mean", torch.float32, {}),
+        ("none", torch.float32, {}),
+        ("sum", torch.bfloat16, {}),
+        ("mean", torch.float32, {"softcap": 5.0}),
+        ("mean", torch.bfloat16, {"logit_scale": 0.5}),
+        ("mean", torch.float32, {"z_loss": 0.1}),
+        ("mean", torch.float32, {"stats": True}),
+    ],
+    ids=str,
 )
-def test_the_plan_is_what_happens(budget, reduction, dtype, monkeypatch):
+def test_the_plan_is_what_happens(budget, reduction, dtype, options, monkeypatch):
     hidden, weight, target, _ = random_head(_plan.block_rows(dtype) + 77, 8, 20_001, dtype, False, False)
     hidden.requires_grad_(), weight.requires_grad_()
-    plan = xent.plan(hidden, weight, reduction=reduction, memory_budget=budget)
+    asked = {"reduction": reduction, "memory_budget": budget}
+    plan = xent.plan(hidden, weight, **asked, **options)
     counted, makes = [], tiles_module._logits
-    monkeypatch.setattr(tiles_module, "_logits", lambda *a: (counted.append(makes(*a).shape), makes(*a))[1])
-    xent.linear_cross_entropy(hidden, weight, target, reduction=reduction, memory_budget=budget).sum().backward()
+
+    def count(*args):
+        counted.append(makes(*args).shape)
+        return args[3][: counted[-1][0], : counted[-1][1]]
+
+    monkeypatch.setattr(tiles_module, "_logits", count)
+    if options.pop("stats", False):
+        loss = xent.linear_cross_entropy_with_stats(hidden, weight, target, **asked).loss
+    else:
+        loss = xent.linear_cross_entropy(hidden, weight, target, **asked, **options)
+    loss.sum().backward()
     assert sum(math.prod(shape) for shape in counted) == (plan.products - 2) * hidden.shape[0] * 20_001
     assert (plan.rows, plan.classes) in [tuple(shape) for shape in counted]
     assert plan.logits == hidden.shape[0] * 20_001 * dtype.itemsize

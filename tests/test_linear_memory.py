@@ -21,14 +21,21 @@ def step(rows, classes):
 step(8, 16)
 print("peak", step(2048, 32_000))
 """
-CALL = "xent.linear_cross_entropy(hidden, head, target, **options).backward()"
+CALLS = {
+    "plain": "xent.linear_cross_entropy(hidden, head, target, **options).backward()",
+    "no reduction": "xent.linear_cross_entropy(hidden, head, target, reduction='none', **options).sum().backward()",
+    "softcap": "xent.linear_cross_entropy(hidden, head, target, softcap=30.0, **options).backward()",
+    "z_loss": "xent.linear_cross_entropy(hidden, head, target, z_loss=1e-4, **options).backward()",
+    "by-products": "xent.linear_cross_entropy_with_stats(hidden, head, target, **options).loss.backward()",
+}
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("call", CALLS)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell its peak there")
-def test_a_head_keeps_to_its_budget():
+def test_a_head_keeps_to_its_budget(call):
     """64 MiB, where the logits would take 250."""
-    run = [sys.executable, "-c", CODE.replace("CALL", CALL)]
+    run = [sys.executable, "-c", CODE.replace("CALL", CALLS[call])]
     out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     found = re.search(r"peak (\S+)", out)
     assert found

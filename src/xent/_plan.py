@@ -41,11 +41,6 @@ class Shaping:
     scale: float | Tensor = 1.0
     z_loss: float = 0.0
 
-    @property
-    def moves(self) -> bool:
-        """Are the logits other ones?"""
-        return self.softcap is not None or isinstance(self.scale, Tensor) or self.scale != 1.0
-
 
 def shaping(input: Tensor, softcap, logit_scale, z_loss) -> Shaping | None:
     """Ask and settle; None where nothing is asked."""
@@ -237,6 +232,13 @@ def linear(
     )
 
 
+PIECE = 1 << 18
+"""Bytes of products that become other logits at a time, or tell by-products."""
+
+SCRATCH = 32 * PIECE
+"""What the tensor operations on a piece take: some ten arrays of up to twice its size, and what the allocator keeps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tiles:
     """How many rows and classes of the logits there are at a time, and the bytes beside inputs and results."""
@@ -244,6 +246,11 @@ class Tiles:
     rows: int
     classes: int
     bytes: int
+
+
+def beside_scratch(budget: int | None) -> int | None:
+    """What a budget leaves for tiles where logits are shaped or looked at in pieces."""
+    return None if budget is None else max(budget - SCRATCH, 1)
 
 
 def tiles(

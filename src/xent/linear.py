@@ -37,8 +37,8 @@ def linear_cross_entropy(
     A mean or a sum makes the gradients in the forward pass, with three matrix products; ``reduction='none'``, a
     second backward pass and float16 make the logits twice. Without a gradient there is one product. Ignored rows cost
     none. `token_weight`, `num_items`, `all_ignored`, `dtype`, `shift`, `softcap`, `logit_scale` and `z_loss` are those
-    of :func:`cross_entropy`; with one of the last three the gradient makes the logits again, and for that of a
-    `logit_scale` all are there at once.
+    of :func:`cross_entropy`; with `z_loss` the gradient makes the logits again, and for that of a `logit_scale` all are
+    there at once.
 
     Shape:
         `input` ``(..., D)`` of any leading dimensions, ``N`` rows in all; `linear_weight` ``(V, D)`` or
@@ -83,8 +83,9 @@ def linear_cross_entropy(
     target = _plan.moved(target, shift, ignored) if shift else target
     smoothing, budget = _check.label_smoothing(label_smoothing), _check_head.memory_budget(memory_budget)
     shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
+    budget = budget if shaping is None else _plan.beside_scratch(budget)
     plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget, shaping)
-    return (ops.linear if shaping is None else ops.linear_stats).cross_entropy(plan)
+    return (ops.linear_stats if shaping and shaping.z_loss else ops.linear).cross_entropy(plan)
 
 
 def linear_cross_entropy_with_stats(
@@ -140,7 +141,8 @@ def linear_cross_entropy_with_stats(
     _check_head.linear_target(input, linear_weight, target, ignored)
     sums = _sums(input, linear_weight, target, reduction, token_weight, num_items, all_ignored, dtype, shift)
     target = _plan.moved(target, shift, ignored) if shift else target
-    smoothing, budget = _check.label_smoothing(label_smoothing), _check_head.memory_budget(memory_budget)
+    smoothing = _check.label_smoothing(label_smoothing)
+    budget = _plan.beside_scratch(_check_head.memory_budget(memory_budget))
     shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
     plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget, shaping)
     return ops.linear_stats.cross_entropy_with_stats(plan)
@@ -166,20 +168,29 @@ class HeadPlan(NamedTuple):
     flops: int
     """Of these products."""
     bytes: int
-    """Beside inputs and results: a tile, and float32 sums of 16-bit gradients."""
+    """Beside inputs and results: a tile, float32 sums of 16-bit gradients, and the room to shape logits in."""
     logits: int
     """Bytes of all logits, which do not exist."""
 
 
 def plan(
-    input: Tensor, linear_weight: Tensor, *, reduction: str = "mean", memory_budget: int | None = None
+    input: Tensor,
+    linear_weight: Tensor,
+    *,
+    reduction: str = "mean",
+    softcap: float | None = None,
+    logit_scale: float | Tensor = 1.0,
+    z_loss: float = 0.0,
+    stats: bool = False,
+    memory_budget: int | None = None,
 ) -> HeadPlan:
     r"""What :func:`linear_cross_entropy` of these tensors would do, before anything runs.
 
     .. math:: \text{flops} = 2\, N D V \cdot \text{products}
 
     Shapes and dtypes are looked at, and which of the two requires a gradient; nothing is read, so tensors on the meta
-    device do. Ignored rows are not known here, and counted.
+    device do. Ignored rows are not known here, and counted. With `stats` it is told of
+    :func:`linear_cross_entropy_with_stats`.
 
     Shape:
         `input` ``(..., D)``; `linear_weight` ``(V, D)`` or ``(V, d1, ..., dK, D)``.
@@ -207,17 +218,20 @@ def plan(
     """
     _check_head.head(input, linear_weight)
     reduction, budget = _check.reduction(reduction), _check_head.memory_budget(memory_budget)
+    shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
     (classes, *places), dtype = linear_weight.shape[:-1], input.dtype
     rows, width, heads = math.prod(input.shape[:-1]), input.shape[-1], math.prod(places)
     wanted = torch.is_grad_enabled() * (input.requires_grad + linear_weight.requires_grad)
-    again = False
-    tiles = _plan.least(rows, classes, dtype)
+    late = stats or (shaping is not None and shaping.z_loss > 0)
+    scratch = _plan.SCRATCH if stats or shaping else 0
+    budget = _plan.beside_scratch(budget) if scratch else budget
+    tiles, again = _plan.least(rows, classes, dtype), False
+    if wanted or stats:
+        tiles = _plan.tiles(rows, classes, width, dtype, budget, False, stats or linear_weight.requires_grad)
     if wanted:
-        tiles = _plan.tiles(rows, classes, width, dtype, budget, False, linear_weight.requires_grad)
-        again = reduction == "none" or heads > 1 or dtype is torch.float16 or tiles.classes < classes
+        again = late or reduction == "none" or heads > 1 or dtype is torch.float16 or tiles.classes < classes
     count = -(-rows // max(tiles.rows, 1)) * -(-classes // max(tiles.classes, 1)) * heads
-    products = 1 + again + wanted
+    products = 1 + (stats and tiles.classes < classes) + again + wanted
     flops = 2 * rows * width * classes * heads * products
-    return HeadPlan(
-        tiles.rows, tiles.classes, count, products, flops, tiles.bytes, rows * classes * heads * dtype.itemsize
-    )
+    logits = rows * classes * heads * dtype.itemsize
+    return HeadPlan(tiles.rows, tiles.classes, count, products, flops, tiles.bytes + scratch, logits)

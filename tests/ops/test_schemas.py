@@ -41,19 +41,19 @@ HIDDEN, HEAD, SHIFT = rows(4, 3), rows(5, 3), rows(5)
 SOFT = rows(4, 5).softmax(1)
 FACTOR, NO_FACTOR = torch.rand(4, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
 HEADS = [
-    (HIDDEN, HEAD, None, LABELS, None, -100, False, None),
-    (HIDDEN.bfloat16(), HEAD.bfloat16(), SHIFT.bfloat16(), LABELS.clamp_min(0).int(), WEIGHT, 2, True, 64),
-    (HIDDEN.double(), HEAD.double(), SHIFT.double(), SOFT, WEIGHT.double(), -100, True, None),
-    (HIDDEN[:0], HEAD, SHIFT, LABELS[:0], None, -100, False, None),
+    (HIDDEN, HEAD, None, LABELS, None, -100, False, None, None, 1.0),
+    (HIDDEN.bfloat16(), HEAD.bfloat16(), SHIFT.bfloat16(), LABELS.clamp_min(0).int(), WEIGHT, 2, True, 64, 2.0, 0.5),
+    (HIDDEN.double(), HEAD.double(), SHIFT.double(), SOFT, WEIGHT.double(), -100, True, None, None, 3.0),
+    (HIDDEN[:0], HEAD, SHIFT, LABELS[:0], None, -100, False, None, None, 1.0),
 ]
 PULLS = [(FACTOR, None), (FACTOR, FACTOR), (FACTOR, FACTOR), (NO_FACTOR, None)]
 WANTED = [[True, True, False], [False, True, True], [True, True, True], [True, False, False]]
 
 SAMPLES = {
     "linear_facts": HEADS,
-    "linear_stats": [(*head, *shaping) for head in HEADS for shaping in ((None, 1.0), (2.0, 0.5))],
+    "linear_stats": HEADS,
     "linear_stats_grad": [
-        (*head, 2.0, 0.5, *OPS.linear_facts(*head), *pull, pull[1], *[pull[0]] * 3, wanted)
+        (*head, *OPS.linear_facts(*head), *pull, pull[1], *[pull[0]] * 3, wanted)
         for head, pull, wanted in zip(HEADS, PULLS, WANTED, strict=True)
         if not head[3].is_floating_point()
     ],

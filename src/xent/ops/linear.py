@@ -30,15 +30,15 @@ _ops = torch.ops.xent
 
 _HEAD = (
     "Tensor hidden, Tensor weight, Tensor? bias, Tensor target, Tensor? class_weight, int ignore_index, bool mixed,"
-    " int? budget"
+    " int? budget, float? softcap, float scale"
 )
 _FACTS = "Tensor peak, Tensor rest, Tensor picked, Tensor mass, Tensor mix"
 _GRADIENTS = "Tensor hidden_grad, Tensor weight_grad, Tensor bias_grad"
 
 
-def _asked(head: tuple, softcap: float | None = None, scale: float = 1.0) -> tuple[tiles.Head, Tensor | None]:
+def _asked(head: tuple) -> tuple[tiles.Head, Tensor | None]:
     """The rows that are not ignored, and which they are, if not all; the others cost nothing."""
-    hidden, weight, bias, target, class_weight, ignore_index, *_ = head
+    hidden, weight, bias, target, class_weight, ignore_index, *_, softcap, scale = head
     kept = None
     if not target.is_floating_point():
         target = _check.labels(target, weight.shape[0], ignore_index)
@@ -59,12 +59,10 @@ def _all(tensors: Iterable[Tensor], kept: Tensor | None, rows: int) -> tuple[Ten
     return tuple(t.new_zeros((rows, *t.shape[1:])).index_copy_(0, kept, t) for t in tensors)
 
 
-def _run(
-    head: tuple, facts: tuple | None, factors: tuple | None, wanted: list[bool], shaping: tuple = ()
-) -> tuple[tuple, tuple]:
+def _run(head: tuple, facts: tuple | None, factors: tuple | None, wanted: list[bool]) -> tuple[tuple, tuple]:
     """`tiles.run` on the rows that are not ignored."""
-    hidden, weight, *_, mixed, budget = head
-    asked, kept = _asked(head, *shaping)
+    hidden, weight, *_, mixed, budget, _, _ = head
+    asked, kept = _asked(head)
     known = None if facts is None else RowSummary(*_some(facts, kept))
     pulls = None if factors is None else tiles.Factors(*_some(factors, kept))
     if asked.hidden.shape[0] == 0 or weight.shape[0] == 0:
@@ -173,30 +171,30 @@ class _TermsTraced(Rule):
     """The same for whoever sees tensors without numbers, the compiler for one: always made anew."""
 
     @staticmethod
-    def forward(hidden, weight, bias, target, class_weight, ignore_index, mixed, budget):
-        rest = target, class_weight, ignore_index, mixed, budget
+    def forward(hidden, weight, bias, target, class_weight, ignore_index, mixed, budget, softcap, scale):
+        rest = target, class_weight, ignore_index, mixed, budget, softcap, scale
         facts = _ops.linear_facts(hidden, weight, bias, *rest)
         return *_terms_of(facts, weight, rest), *facts
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *tensors, ctx.ignore_index, ctx.mixed, ctx.budget = inputs
+        *tensors, ctx.ignore_index, ctx.mixed, ctx.budget, ctx.softcap, ctx.scale = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *output[3:])
 
     @staticmethod
     def backward(ctx, hard, smooth, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, weight, bias, target, class_weight, *facts = ctx.saved_tensors
-        rest = target, class_weight, ctx.ignore_index, ctx.mixed, ctx.budget
+        rest = target, class_weight, ctx.ignore_index, ctx.mixed, ctx.budget, ctx.softcap, ctx.scale
         hard, smooth = _filled(hard, smooth, facts[0], rest)
         wanted = list(ctx.needs_input_grad[:3])
         grads = _ops.linear_grad(hidden, weight, bias, *rest, *facts, hard, smooth, wanted)
-        return *(g if want else None for g, want in zip(grads, wanted, strict=True)), *(None,) * 5
+        return *(g if want else None for g, want in zip(grads, wanted, strict=True)), *(None,) * 7
 
 
 def _terms_of(facts, weight: Tensor, rest):
     _, tail, picked, mass, mix = facts
-    _, class_weight, _, mixed, _ = rest
+    _, class_weight, _, mixed, *_ = rest
     whole = float(weight.shape[0]) if class_weight is None else _ops.exact_sum(class_weight.to(torch.float64))
     smooth = _algebra.smooth(whole, tail, mix) if mixed else mix.clone()
     return _algebra.hard(mass, tail, picked), smooth, mass.clone()
@@ -223,12 +221,15 @@ def _multiple(expected, factors) -> float | None:
 def _written_out(head, rest, facts, hard: Tensor, smooth: Tensor | None):
     """The gradients as functions that can be differentiated once more, on all logits at once."""
     hidden, weight, bias = head
-    target, class_weight, ignore_index, *_ = rest
-    logits = F.linear(hidden, weight, bias).unsqueeze(2)
+    target, class_weight, ignore_index, *_, softcap, scale = rest
+    products = F.linear(hidden, weight, bias)
+    logits = losses.shaped_by(products, softcap, scale).unsqueeze(2)
     target = target.unsqueeze(2) if target.is_floating_point() else target
     peak, tail = (fact.unsqueeze(1) for fact in facts[:2])
     smooth = None if smooth is None else smooth.unsqueeze(1)
     slope = row_grad(logits, target, class_weight, ignore_index, peak, tail, hard.unsqueeze(1), smooth).squeeze(2)
+    if logits.dtype is not products.dtype:
+        slope = (slope * _algebra.shaped_slope(products, softcap, scale, slope)).to(products.dtype)
     return slope @ weight, slope.mT @ hidden, None if bias is None else slope.sum(0)
 
 
@@ -258,9 +259,14 @@ def _of_place(plan: LinearPlan, k: int):
     return plan.hidden, weight[:, k], None if bias is None else bias[:, k], target
 
 
+def _shaping(plan: LinearPlan) -> tuple[float | None, float]:
+    """Of logits whose scale has no gradient."""
+    return (None, 1.0) if plan.shaping is None else (plan.shaping.softcap, float(plan.shaping.scale))
+
+
 def _terms_written_out(plan: LinearPlan, k: int):
     hidden, weight, bias, target = _of_place(plan, k)
-    rows = F.linear(hidden, weight, bias).unsqueeze(2)
+    rows = losses.shaped(F.linear(hidden, weight, bias).unsqueeze(2), plan)
     target = target.unsqueeze(2) if plan.soft else target
     terms = row_terms(rows, target, plan.class_weight, plan.ignore_index, plan.smoothing > 0)[:3]
     return tuple(term.squeeze(1) for term in terms)
@@ -268,7 +274,7 @@ def _terms_written_out(plan: LinearPlan, k: int):
 
 def _terms(plan: LinearPlan, k: int):
     *head, target = _of_place(plan, k)
-    rest = target, plan.class_weight, plan.ignore_index, plan.smoothing > 0, plan.budget
+    rest = target, plan.class_weight, plan.ignore_index, plan.smoothing > 0, plan.budget, *_shaping(plan)
     if torch.compiler.is_compiling() or _len_torch_dispatch_stack() or plan.hidden.is_meta:
         return _TermsTraced.apply(*head, *rest)[:3]
     return _Terms.apply(*head, rest, _expected(plan, target))

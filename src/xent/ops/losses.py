@@ -26,8 +26,14 @@ def cross_entropy(plan: Plan) -> Tensor:
 
 def shaped(logits: Tensor, plan: Plan | LinearPlan) -> Tensor:
     """The logits that the loss is of."""
-    shaping = plan.shaping
-    return _algebra.shaped(logits, shaping.softcap, shaping.scale) if shaping and shaping.moves else logits
+    return logits if plan.shaping is None else shaped_by(logits, plan.shaping.softcap, plan.shaping.scale)
+
+
+def shaped_by(logits: Tensor, softcap: float | None, scale: float | Tensor) -> Tensor:
+    """As they are where neither moves them."""
+    if softcap is None and not isinstance(scale, Tensor) and scale == 1.0:
+        return logits
+    return _algebra.shaped(logits, softcap, scale)
 
 
 def reduced(hard: Tensor, smooth: Tensor, mass: Tensor, plan: Plan | LinearPlan, lse: Tensor | None = None) -> Tensor:

@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from .. import _algebra, _plan, summary
-from .._plan import CLASSES, Tiles
+from .._plan import CLASSES, PIECE, Tiles
 from ..backends import choose, moments, pages
 from ..summary import RowSummary
 
 STRIP = 4 << 20
 """Bytes of a tile that the kernels of a CPU are given at a time."""
-
-PIECE = 1 << 20
-"""Bytes of products that become wider logits at a time: some ten arrays of twice the size live beside the tile."""
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -76,11 +73,14 @@ def run(
 ) -> tuple[RowSummary, Gradients]:
     """The facts of each row, ``(N,)``, if they are not given; and with `factors` the wanted gradients."""
     (rows, width), classes = head.hidden.shape, head.weight.shape[0]
-    if factors is None:
-        tiles = _plan.least(rows, classes, head.hidden.dtype)
-        return _facts_of(head, tiles, _room(head.hidden, tiles, classes), mixed), (None, None, None)
-    tiles = _plan.tiles(rows, classes, width, head.hidden.dtype, budget, head.soft, wanted[1])
+    sums = wanted[1] or factors is None
+    tiles = _plan.tiles(rows, classes, width, head.hidden.dtype, budget, head.soft, sums)
     room = _room(head.hidden, tiles, classes)
+    if factors is None:  # in the room that a gradient would take later, of which no more is touched than a block
+        tiles = _plan.least(rows, classes, head.hidden.dtype)
+        wide = min(tiles.classes + 64, classes)  # rows stay aligned, and not at powers of two
+        room = room.flatten()[: tiles.rows * wide].view(tiles.rows, wide)
+        return _facts_of(head, tiles, room, mixed), (None, None, None)
     if facts is None and tiles.classes < classes:
         facts = _facts_of(head, tiles, room, mixed)
     sums, found = _Sums(head, tiles, wanted), []
@@ -129,40 +129,43 @@ class _Facts:
 
     def __init__(self, head: Head, rows: slice, mixed: bool) -> None:
         self.head, self.rows, self.mixed = head, rows, mixed
-        self.parts: list[list[RowSummary]] = []
+        self.parts: list[RowSummary] = []
         self.spans: list[Tensor | float] = []
-        count = rows.stop - rows.start
-        self.own = torch.zeros(count, dtype=torch.float64, device=head.hidden.device)
+        self.own = self._numbers(1)[0].zero_()
         """The logit of the label of each row."""
+
+    def _numbers(self, count: int) -> Tensor:
+        size = count, self.rows.stop - self.rows.start
+        return torch.empty(size, dtype=torch.float64, device=self.head.hidden.device)
 
     def add(self, rows: slice, columns: slice, block: Tensor) -> None:
         head = self.head
         weight = head.class_weight if self.mixed or head.soft else None
         weight = None if weight is None else weight[columns]
-        if rows.start == self.rows.start:
-            self.parts.append([])
+        if rows.start == self.rows.start:  # room for all rows at once: what lives on between blocks splits the heap
+            self.parts.append(RowSummary(*self._numbers(len(RowSummary._fields))))
             self.spans.append(float(block.shape[1]) if weight is None else weight.to(torch.float64).sum())
         for piece in head.pieces(block):
             at = slice(rows.start + piece.start, rows.start + piece.stop)
             self._look(at, columns, head.shaped(block[piece]), weight)
 
     def _look(self, rows: slice, columns: slice, block: Tensor, weight: Tensor | None) -> None:
-        head = self.head
+        head, at = self.head, _within(rows, self.rows)
         if head.soft:
             target = head.target[rows, columns].unsqueeze(2)
         else:  # any class in place of a label elsewhere, so that the row is looked at
             label = head.target[rows] - columns.start
             here = (label >= 0) & (label < block.shape[1])
             target = label.where(here, 0)
-            at, own = _within(rows, self.rows), block.gather(1, target.unsqueeze(1)).squeeze(1)
+            own = block.gather(1, target.unsqueeze(1)).squeeze(1)
             self.own[at] = own.to(torch.float64).where(here, self.own[at])
         facts = choose(block.device).row_summary(block.unsqueeze(2), target, weight, -100, self.mixed)
-        self.parts[-1].append(RowSummary(*(fact.squeeze(1) for fact in facts)))
+        for into, fact in zip(self.parts[-1], facts, strict=True):
+            into[at] = fact.squeeze(1)
 
     def merged(self) -> RowSummary:
         """Of whole rows; what a label picks is known only now that the peak is."""
-        parts = [RowSummary(*map(torch.cat, zip(*of_rows, strict=True))) for of_rows in self.parts]
-        whole = summary.merge(parts, self.spans if self.mixed else None)
+        whole = summary.merge(self.parts, self.spans if self.mixed else None)
         if self.head.soft:
             return whole
         mass = _masses(self.head, self.head.target[self.rows])
@@ -204,10 +207,10 @@ def stats(head: Head, mixed: bool, budget: int | None) -> tuple[RowSummary, Spre
     """The facts of each row and what it tells. Once they are known the logits are looked at again: they are still there
     where a block of whole rows has room, and made again where not."""
     (rows, width), classes, dtype = head.hidden.shape, head.weight.shape[0], head.hidden.dtype
-    tiles = _plan.tiles(rows, classes, width, dtype, budget, head.soft, False)
+    tiles = _plan.tiles(rows, classes, width, dtype, budget, head.soft, True)
+    room, facts, spreads = _room(head.hidden, tiles, classes), [], []  # that of the gradient, which takes it next
     if tiles.classes >= classes:
         tiles = replace(tiles, rows=min(tiles.rows, _plan.block_rows(dtype)))
-    room, facts, spreads = _room(head.hidden, tiles, classes), [], []
     for at in _steps(rows, tiles.rows):
         seen = _Facts(head, at, mixed)
         for columns in _steps(classes, tiles.classes):
@@ -269,7 +272,7 @@ def _pull(
     logits = tile.unsqueeze(2)
     numbers = [None if t is None else t.unsqueeze(1) for t in (facts.peak, facts.rest, hard, smooth, *by_products)]
     backend = choose(tile.device)
-    plain = factors.lse is None
+    plain = head.plain and factors.lse is None
     for at in _steps(tile.shape[0], _strip(tile, STRIP if plain else PIECE)):
         strip, some = logits[at], [None if t is None else t[at] for t in numbers]
         if plain:
@@ -292,7 +295,8 @@ def _with_by_products(
     slope = backend.row_grad(wide, target, weight, -100, peak, rest, hard, smooth)
     if nll is not None:
         slope += backend.row_grad(wide, target, None, -100, peak, rest, nll, None)
-    slope += moments.spread_grad(wide, peak, rest, mean, lse, entropy)
+    if lse is not None:
+        slope += moments.spread_grad(wide, peak, rest, mean, lse, entropy)
     return slope.mul_(_algebra.shaped_slope(products, head.softcap, head.scale, wide))
 
 

@@ -177,3 +177,17 @@ def test_plain_calls_keep_the_short_way(monkeypatch):
 def test_refusals(loss, options, error, words):
     with pytest.raises(error, match=words):
         loss(*some(), **options)
+
+
+@pytest.mark.parametrize("scale", [0.5, torch.tensor(0.7), torch.tensor(0.7, requires_grad=True)], ids=str)
+def test_a_compiled_head_is_shaped(scale):
+    hidden, head = torch.randn(20, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
+    target = torch.randint(30, (20,))
+
+    def loss(hidden, head):
+        return xent.linear_cross_entropy(hidden, head, target, logit_scale=scale, softcap=3.0)
+
+    torch._dynamo.reset()
+    found = [f(hidden, head) for f in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager"))]
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(*(torch.autograd.grad(one, (hidden, head)) for one in found))

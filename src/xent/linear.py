@@ -38,7 +38,7 @@ def linear_cross_entropy(
     second backward pass and float16 make the logits twice. Without a gradient there is one product. Ignored rows cost
     none. `token_weight`, `num_items`, `all_ignored`, `dtype`, `shift`, `softcap`, `logit_scale` and `z_loss` are those
     of :func:`cross_entropy`; with `z_loss` the gradient makes the logits again, and for that of a `logit_scale` all are
-    there at once.
+    there at once, as for any tensor of one under :func:`torch.compile`.
 
     Shape:
         `input` ``(..., D)`` of any leading dimensions, ``N`` rows in all; `linear_weight` ``(V, D)`` or

@@ -247,6 +247,8 @@ def cross_entropy(plan: LinearPlan) -> Tensor:
 def _derived_otherwise(plan: LinearPlan) -> bool:
     """Does someone transform the call, or ask for derivatives of tensors that tiles do not differentiate?"""
     scale = None if plan.shaping is None else plan.shaping.scale
+    if isinstance(scale, Tensor) and torch.compiler.is_compiling():  # its number is not known there
+        return True
     others = any(isinstance(t, Tensor) and t.requires_grad for t in (plan.target, plan.class_weight, scale))
     return _are_functorch_transforms_active() or forward_ad._current_level >= 0 or (others and torch.is_grad_enabled())
 

@@ -8,7 +8,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "xent"
 
 FLOORS = [
     {"errors"},
-    {"_check", "_check_head", "_plan", "_algebra", "summary"},
+    {"_check", "_check_head", "_plan", "_algebra", "summary", "_truth", "_implementations"},
     {"backends"},
     {"ops"},
     {"functional", "linear"},
@@ -33,15 +33,23 @@ FOREIGN = {
         "linear",
         "modules",
         "_explain",
+        "_truth",
+        "_implementations",
         "__main__",
     },
     "click": {"__main__"},
     "triton": {"backends"},
+    "flint": {"_truth"},
+    "mpmath": {"_truth"},
     "numpy": {"_explain"},
     "safetensors": {"_explain"},
     "rich": {"_explain", "__main__"},
 }
 """Who may import what from outside; whatever is not named here may not be imported at all."""
+
+
+JUDGES = {"_truth", "_implementations"}
+"""Rooms that share no code with what they judge: they know each other and the errors, nothing else of xent."""
 
 
 def files():
@@ -75,6 +83,8 @@ def complaints(path: Path):
                     yield f"{path.name} imports {name} through the door; import it from its room"
             elif FLOOR_OF[other] > FLOOR_OF[room]:
                 yield f"{path.name} reaches up for {name}; move the shared piece down instead"
+            elif room in JUDGES and other not in JUDGES | {"errors"}:
+                yield f"{path.name} imports {name}; a judge shares no code with the accused"
             elif other != room and {other, room} <= STRANGERS:
                 yield f"{path.name} reaches across for {name}; rooms of that floor are strangers"
         elif first == "triton" and path.parent.name != "triton":
@@ -89,6 +99,14 @@ def test_every_room_has_a_floor():
 
 def test_imports_point_down_and_foreign_ones_have_their_room():
     assert not [complaint for path in files() for complaint in complaints(path)]
+
+
+def test_the_test_sees_a_judge_that_shares_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
+    (tmp_path / "_truth").mkdir()
+    bad = tmp_path / "_truth" / "bad.py"
+    bad.write_text("from .._plan import loss\n")
+    assert len(list(complaints(bad))) == 1
 
 
 def test_the_test_sees_a_wrong_import(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .errors import DtypeError as DtypeError
     from .errors import FileError as FileError
     from .errors import LayoutError as LayoutError
+    from .errors import LoadError as LoadError
     from .errors import OptionError as OptionError
     from .errors import ShapeError as ShapeError
     from .errors import TargetError as TargetError
@@ -45,8 +46,8 @@ _HOMES = {
     "backends.pages": "empty_cache",
     "backends.triton.flags": "check set_checks",
     "errors": (
-        "ArgumentError DeviceError DimError DtypeError FileError LayoutError OptionError ShapeError TargetError "
-        "XentError"
+        "ArgumentError DeviceError DimError DtypeError FileError LayoutError LoadError OptionError ShapeError "
+        "TargetError XentError"
     ),
     "functional": "cross_entropy cross_entropy_with_stats log_softmax nll_loss softmax",
     "linear": "linear_cross_entropy linear_cross_entropy_with_stats plan",

@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._bench import Comparison as Comparison
+    from ._bench import Measurements as Measurements
+    from ._bench import bench as bench
     from ._explain import Derivation as Derivation
     from ._explain import explain as explain
     from .backends.pages import empty_cache as empty_cache
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "_bench": "Comparison Measurements bench",
     "_explain": "Derivation explain",
     "backends.pages": "empty_cache",
     "backends.triton.flags": "check set_checks",

@@ -1,4 +1,4 @@
-"""The command line: `xent explain`, `xent info`.
+"""The command line: `xent explain`, `xent bench`, `xent info`.
 
 Torch is imported by the commands, never here, so that `--help` answers at once. Exit codes: 0 fine,
 1 a threshold missed, 2 wrong usage, 3 unreadable or invalid data.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from ._bench import Measurements
     from ._explain import Derivation
 
 THRESHOLD_MISSED = 1
@@ -121,6 +122,118 @@ def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
 
 
 @main.command()
+@click.option("--shape", "shapes", metavar="NxV", multiple=True, help="4096x32000, 2x21x64x64; may be repeated.")
+@click.option("--dtype", default="float32", show_default=True, help="Or fp64, fp32, fp16, bf16.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--linear", is_flag=True, help="A linear head: shapes are NxDxV, rows, width, classes.")
+@click.option(
+    "--task",
+    default="loss",
+    show_default=True,
+    help="Or smoothing, weights, probabilities, ignored, softmax, log_softmax.",
+)
+@click.option(
+    "--implementations", metavar="A,B", help="Names, or package.module:object; label=... before it. Otherwise all."
+)
+@click.option("--measures", metavar="A,B", help="Of forward, step, peak, error; otherwise all.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Of torch; otherwise as many as it takes.")
+@click.option("--json", "as_json", metavar="FILE|-", type=click.Path(path_type=Path, allow_dash=True), help="Keep it.")
+@click.option("--plot", metavar="FILE", type=click.Path(path_type=Path), help="Time against classes: .svg or .png.")
+@click.option("--markdown", is_flag=True, help="Tables that paste into an issue.")
+@click.option(
+    "--compare",
+    metavar="A B",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    help="Measure nothing: what changed from one file of --json to another.",
+)
+def bench(
+    shapes: tuple[str, ...],
+    linear: bool,
+    task: str,
+    implementations: str | None,
+    measures: str | None,
+    as_json: Path | None,
+    plot: Path | None,
+    markdown: bool,
+    compare: tuple[Path, Path] | None,
+    **options: Any,
+) -> None:
+    """The implementations installed here, side by side: time, memory and error on the shapes you name.
+
+    Exit codes: 2 wrong usage, 3 nothing that can be measured here, or an unreadable file.
+    """
+    with _invalid_data(), _wrong_usage():
+        _possible(as_json, plot)
+        if compare is not None:
+            return _compare(*compare, as_json)
+        if linear and task not in ("loss", "linear"):
+            raise click.UsageError(f"--linear is a task of its own, and so is {task}.")
+        found = _measured(
+            list(shapes),
+            task="linear" if linear else task,
+            implementations=_listed(implementations),
+            progress=str(as_json) != "-" or sys.stdout.isatty(),
+            **({} if measures is None else {"measures": _listed(measures)}),
+            **options,
+        )
+        if str(as_json) != "-":
+            click.echo(found.to_markdown() if markdown else str(found))
+        _keep(found.to_dict(), as_json)
+        if plot is not None:
+            found.plot(plot)
+
+
+def _measured(shapes: list[str], **options: Any) -> "Measurements":
+    from ._bench import bench
+
+    return bench(shapes, **options)
+
+
+def _compare(before: Path, after: Path, as_json: Path | None) -> None:
+    from ._bench import Measurements
+
+    found = Measurements.read(before).against(Measurements.read(after))
+    if str(as_json) != "-":
+        click.echo(str(found))
+    _keep(found.to_dict(), as_json)
+
+
+def _listed(words: str | None) -> list[str] | None:
+    return None if words is None else [word.strip() for word in words.split(",") if word.strip()]
+
+
+def _possible(as_json: Path | None, plot: Path | None) -> None:
+    """Asked before anything is measured."""
+    if plot is not None:
+        from ._bench.render.plot import possible
+
+        possible(plot)
+    if as_json is not None and not as_json.parent.is_dir():
+        raise click.UsageError(f"--json {as_json}: there is no folder {as_json.parent}.")
+
+
+def _keep(document: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        from ._bench.results import as_json
+
+        words = as_json(document)
+        click.echo(words, nl=False) if str(path) == "-" else path.write_text(words, encoding="utf-8")
+
+
+@contextmanager
+def _wrong_usage() -> Iterator[None]:
+    """Options that the library refuses are wrong usage: exit code 2."""
+    from .errors import OptionError, ShapeError
+
+    try:
+        yield
+    except (OptionError, ShapeError) as reason:
+        raise click.UsageError(str(reason)) from reason
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the lines.")
 def info(as_json: bool) -> None:
     """Versions, devices, and which backend serves what and why."""
@@ -160,7 +273,7 @@ def _extras() -> dict[str, str | None]:
     from importlib import metadata
 
     found: dict[str, str | None] = {}
-    for package in ("rich", "numpy", "mpmath", "safetensors", "python-flint", "triton"):
+    for package in ("rich", "numpy", "mpmath", "safetensors", "python-flint", "triton", "tqdm", "matplotlib"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -188,6 +188,7 @@ def bench(
 def _measured(shapes: list[str], **options: Any) -> "Measurements":
     from ._bench import bench
 
+    sys.path.insert(0, os.getcwd())  # as `python -m` has it: package.module may be the caller's own
     return bench(shapes, **options)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 import xent
-from xent._bench import accuracy, memory, row
+from xent._bench import accuracy, memory, row, run
 from xent._bench.cases import HEADS, LOGITS, Case, cases_of
 from xent._bench.contestants import contestants
 from xent._bench.floors import MARK, floors_of
@@ -42,6 +42,10 @@ def spoils(input, target, **options):
 
 
 HERE = __name__
+
+
+def errors(case, function, rows):
+    return [accuracy.error_of(case, problem_of(case), function, row) for row in rows]
 
 
 class TestCases:
@@ -166,8 +170,8 @@ class TestAccuracy:
 
     def test_a_right_loss_is_within_its_promise_and_a_wrong_one_far_off(self):
         case, rows = self.rows()
-        right = accuracy.errors_of(case, lambda: problem_of(case), xent.cross_entropy, rows)
-        wrong = accuracy.errors_of(case, lambda: problem_of(case), wrong_by_one, rows)
+        right = errors(case, xent.cross_entropy, rows)
+        wrong = errors(case, wrong_by_one, rows)
         assert [error.row for error in right] == ["random", "sure"]
         assert all(error.loss <= 2 and error.gradient <= 3 for error in right)
         assert wrong[0].loss > 1e6
@@ -175,7 +179,7 @@ class TestAccuracy:
 
     def test_the_sure_row_is_where_torch_loses_its_digits(self):
         case, rows = self.rows()
-        sure = accuracy.errors_of(case, lambda: problem_of(case), F.cross_entropy, rows)[1]
+        sure = errors(case, F.cross_entropy, rows)[1]
         assert 1e-8 < rows[1].loss.high.item() < 1e-6
         assert sure.worst > 1e5
 
@@ -196,15 +200,15 @@ class TestAccuracy:
             seen.append((tuple(input.shape), int((target != -100).sum())))
             return xent.cross_entropy(input, target, **options)
 
-        accuracy.errors_of(case, lambda: problem_of(case), looks, accuracy.judged(case, problem_of(case)))
+        errors(case, looks, accuracy.judged(case, problem_of(case)))
         assert seen == [(shape, 1), (shape, 1)]
 
     def test_the_loss_of_a_head_is_judged(self):
         case = Case("linear", (6, 64, 50), "float32")
         rows = accuracy.judged(case, problem_of(case))
-        errors = accuracy.errors_of(case, lambda: problem_of(case), xent.linear_cross_entropy, rows)
-        assert errors[0].loss < 3
-        assert errors[0].gradient is None
+        found = errors(case, xent.linear_cross_entropy, rows)
+        assert found[0].loss < 3
+        assert found[0].gradient is None
         assert 1e-9 < rows[1].loss.high.item() < 1e-3
 
     def test_where_there_is_no_truth(self):
@@ -219,6 +223,11 @@ class TestMemory:
         ours, theirs = (memory.peak_of(case, contestants([name], "loss")[0]) / case.results for name in PAIR)
         assert 0.9 < ours < 1.3
         assert 1.9 < theirs < 4.0
+
+    @pytest.mark.long
+    def test_a_compiler_s_own_memory_is_not_the_step_s(self):
+        case = Case("loss", (256, 4096), "float32")  # 4.2 MB; Inductor takes 100 and more
+        assert memory.peak_of(case, contestants(["torch-compile"], "loss")[0]) < 4 * case.results
 
     def test_a_process_that_fails_says_so(self):
         case = Case("loss", (4, 5), "float32")
@@ -285,6 +294,15 @@ class TestBench:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(DeviceError, match="sees no GPU"):
             xent.bench("6x5", device="cuda")
+
+    def test_one_that_can_take_part_in_one_case_is_enough(self):
+        work = [
+            (Case(task, (6, 5), "float32", measures=("step",)), contestants(["torch-compile"], "loss"))
+            for task in ("loss", "softmax")
+        ]
+        run._possible(work, 1, None)
+        with pytest.raises(LoadError, match="has no softmax"):
+            run._possible(work[1:], 1, None)
 
     def test_nobody_can_take_part(self):
         with pytest.raises(LoadError, match=r"no.such:loss: no\.such:loss cannot be loaded"):

@@ -67,6 +67,19 @@ def test_a_job_that_raises_is_out_with_its_words():
     assert list(found.times) == ["a"]
 
 
+def test_the_call_that_compiles_is_not_taken_for_the_time_of_a_call():
+    calls = {"plain": 0, "compiled": 0}
+
+    def job(name):
+        def call():
+            calls[name] += 1
+
+        return call
+
+    clock.first_calls({name: job(name) for name in calls}, ["compiled"])
+    assert calls == {"plain": 1, "compiled": 2}
+
+
 def test_a_slow_job_takes_part_in_fewer_rounds():
     assert turns_of(0.001, 5) == 10
     assert turns_of(TURN / 10, 5) == 10
@@ -77,7 +90,7 @@ def test_a_slow_job_takes_part_in_fewer_rounds():
 
 
 def test_a_job_that_takes_no_turn_has_the_time_of_its_first_call(waits, monkeypatch):
-    monkeypatch.setattr(clock, "first_calls", lambda jobs: ({"slow": TURN * 2, "a": 0.1}, {}))
+    monkeypatch.setattr(clock, "first_calls", lambda jobs, compiled: ({"slow": TURN * 2, "a": 0.1}, {}))
     waits(0.0, 0.0)
     found = interleaved(jobs("slow", "a"), 2, "cpu")
     assert found.times["slow"].rounds == (TURN * 2e3,)

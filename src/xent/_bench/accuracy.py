@@ -1,7 +1,6 @@
 """The error in ulp of a row of the case, in the very call that is timed: the labels of all other rows are ignored."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -54,22 +53,17 @@ def judged(case: Case, problem: Problem) -> list[Judged]:
     return found
 
 
-def errors_of(case: Case, problem: Callable[[], Problem], function: Function, rows: list[Judged]) -> tuple[Error, ...]:
+def error_of(case: Case, problem: Problem, function: Function, one: Judged) -> Error:
     """Of one implementation. It writes into the problem's tensors, which nobody should time afterwards."""
-    found = []
-    for one in rows:
-        given = problem()
-        first, *others = given.leaves
-        _row(first.detach()).copy_(one.row)
-        alone = Problem((first, *others), (_all_but_first_ignored(given.rest[0]),), given.options)
-        first.grad = None
-        loss = function(*alone.leaves, *alone.rest)
-        loss.backward()
-        gradient = None
-        if one.gradient is not None and first.grad is not None:
-            gradient = ulps(_row(first.grad), one.gradient, case.dtype)
-        found.append(Error(one.kind, ulps(loss.detach(), one.loss, case.dtype), gradient))
-    return tuple(found)
+    first, *others = problem.leaves
+    _row(first.detach()).copy_(one.row)
+    first.grad = None
+    loss = function(first, *others, _all_but_first_ignored(problem.rest[0]))
+    loss.backward()
+    gradient = None
+    if one.gradient is not None and first.grad is not None:
+        gradient = ulps(_row(first.grad), one.gradient, case.dtype)
+    return Error(one.kind, ulps(loss.detach(), one.loss, case.dtype), gradient)
 
 
 def ulps(got: Tensor, true: Exact, dtype: str) -> float:

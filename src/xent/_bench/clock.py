@@ -4,14 +4,15 @@ Rounds, because a machine that slows down for a second then slows down all; inte
 neighbours in time.
 """
 
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from torch.utils.benchmark import Timer
+from torch.utils.benchmark import Timer, timer
 
 from .results import Times
 
@@ -44,13 +45,17 @@ class Round(NamedTuple):
 
 
 def interleaved(
-    jobs: dict[str, Job], rounds: int, device: str, tell: Callable[[int], object] = lambda done: None
+    jobs: dict[str, Job],
+    rounds: int,
+    device: str,
+    compiled: Collection[str] = (),
+    tell: Callable[[int], object] = lambda done: None,
 ) -> Found:
-    """The times of each job, where a round runs all of them in turn.
+    """The times of each job, where a round runs all of them in turn. Those in `compiled` compile when first called.
 
     Busy rounds are made up for by others, as many again at most; the quietest count.
     """
-    first, failed = first_calls(jobs)
+    first, failed = first_calls(jobs, compiled)
     turns = {name: turns_of(seconds, rounds) for name, seconds in first.items()}
     clocks = {name: _clock(jobs[name], seconds, device) for name, seconds in first.items()}
     done: list[Round] = []
@@ -62,15 +67,22 @@ def interleaved(
     return Found({name: unrepeated.get(name) or times[name] for name in first}, waited, failed)
 
 
-def first_calls(jobs: dict[str, Job]) -> tuple[dict[str, float], dict[str, str]]:
-    """Seconds of the call that warms a job up, and the words of those that raise."""
+def first_calls(jobs: dict[str, Job], compiled: Collection[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Seconds of the call that warms a job up, after the one that compiles it; and the words of those that raise."""
     seconds, failed = {}, {}
     for name, job in jobs.items():
         try:
-            seconds[name] = _timer(job).timeit(1).median
+            if name in compiled:
+                job()
+            seconds[name] = once(job)
         except Exception as error:  # a peer may raise anything
             failed[name] = in_a_line(error)
     return seconds, failed
+
+
+def once(job: Job) -> float:
+    """Seconds of a single call, by the clock of torch's timer, which waits for a GPU; `Timer.timeit(1)` makes three."""
+    return timeit.Timer("job()", timer=timer, globals={"job": job}).timeit(1)
 
 
 def in_a_line(error: Exception) -> str:
@@ -123,18 +135,14 @@ def _quiet(done: list[Round]) -> int:
     return sum(one.waited <= BUSY for one in done)
 
 
-def _timer(job: Job) -> Timer:
-    return Timer("job()", globals={"job": job}, num_threads=torch.get_num_threads())
-
-
 def _clock(job: Job, seconds: float, device: str) -> Clock:
     """Torch's timer, which waits for a GPU too; there Triton's where it is, whose calls each find an empty cache."""
-    timer = _timer(job)
     if seconds >= LONG:
-        return lambda: timer.timeit(1).median * 1e3
+        return lambda: once(job) * 1e3
     if device == "cuda":
         with suppress(ImportError):
             from triton.testing import do_bench
 
             return lambda: float(do_bench(job, return_mode="median"))  # pyright: ignore
-    return lambda: timer.blocked_autorange(min_run_time=SECONDS).median * 1e3
+    timed = Timer("job()", globals={"job": job}, num_threads=torch.get_num_threads())
+    return lambda: timed.blocked_autorange(min_run_time=SECONDS).median * 1e3

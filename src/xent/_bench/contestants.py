@@ -21,6 +21,8 @@ SOFTMAX: dict[str, dict[str, Function]] = {
     "log_softmax": {"xent": log_softmax, "torch": F.log_softmax},
 }
 """The implementations that have more than a loss."""
+PLAIN = {"xent", "xent-linear", "torch", "torch-linear"}
+"""Those that surely compile nothing."""
 ASKED = {
     "smoothing": "label_smoothing",
     "weights": "weight",
@@ -48,6 +50,11 @@ class Contestant(NamedTuple):
         return next(iter(self.implementation.versions().values()), None)
 
     @property
+    def compiles(self) -> bool:
+        """Whether its first call compiles, or might."""
+        return self.implementation is not None and self.implementation.name not in PLAIN
+
+    @property
     def trusted(self) -> bool:
         """Whether it leaves its inputs alone: liger, for one, writes its gradient over the logits."""
         return self.implementation is not None and self.implementation.packages == ("torch",)
@@ -60,7 +67,7 @@ class Contestant(NamedTuple):
         found = self.implementation
         if found is None:
             return self.reason
-        if self.label in THROUGH_NUMPY:
+        if found.name in THROUGH_NUMPY:
             return "not timed: its tensors go through NumPy (xent audit judges it)"
         if case.task in SOFTMAX:
             return None if self.target in SOFTMAX[case.task] else f"has no {case.task}"

@@ -73,7 +73,7 @@ class Entry:
     times: dict[str, Times]
     """Of what was timed: forward, step."""
     peak: float | None = None
-    """MB of a step beyond its inputs, in a fresh process."""
+    """MB of a step beyond its inputs (of the forward pass if only that is timed), in a fresh process."""
     errors: tuple[Error, ...] = ()
 
     @property
@@ -119,7 +119,7 @@ class Row:
 class Measurements:
     """What `xent.bench` measured; `print` shows it, `to_dict` gives JSON.
 
-    >>> found = xent.bench("64x10", implementations=["xent", "torch"], rounds=1)
+    >>> found = xent.bench("64x10", implementations=["xent", "torch"], measures=["step"], rounds=1)
     >>> found.rows[0].ratio("torch", "xent", "step").median > 0
     True
     """

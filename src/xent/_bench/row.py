@@ -1,12 +1,11 @@
 """One case: everything that is asked of it, of everybody who can take part."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from ..errors import LoadError
-from .accuracy import errors_of, judged, unjudged
+from .accuracy import error_of, judged, unjudged
 from .cases import TIMES, Case
 from .clock import in_a_line, interleaved
 from .contestants import Contestant
@@ -14,9 +13,26 @@ from .floors import fastest, floors_of
 from .memory import can_be_read, peak_of
 from .progress import Progress
 from .results import MEASURED, Entry, Error, Floor, Row, Times
-from .tasks import Function, Problem, forward, problem_of, step
+from .tasks import JOBS, Function, Problem, problem_of
 
-JOBS = {"forward": forward, "step": step}
+
+def row_of(case: Case, contestants: list[Contestant], rounds: int, told: Progress) -> Row:
+    sides = [Side.of(one, case) for one in contestants]
+    if "peak" in case.measures and can_be_read(case.device):
+        _peaks(case, sides, told)
+    floors: dict[str, Floor] = {}
+    waited = 0.0
+    if set(case.measures) - {"peak"}:
+        tensors = Tensors(case)
+        for timed in (one for one in TIMES if one in case.measures):
+            found, floor = _times(tensors, timed, sides, rounds, told)
+            floors |= {} if floor is None else {timed: floor}
+            waited = max(waited, found)
+        if "error" in case.measures and unjudged(case) is None:
+            _errors(tensors, sides, told)
+    if any(side.function is not None and side.contestant.compiles for side in sides):
+        torch.compiler.reset()  # or the ninth shape of one function is not compiled
+    return Row(case, tuple(side.entry for side in sides), floors, waited)
 
 
 @dataclass
@@ -31,100 +47,83 @@ class Side:
     peak: float | None = None
     errors: tuple[Error, ...] = ()
 
+    @classmethod
+    def of(cls, contestant: Contestant, case: Case) -> "Side":
+        reason = contestant.refusal(case)
+        if reason is not None:
+            return cls(contestant, reason=reason)
+        try:
+            return cls(contestant, contestant.function(case))
+        except LoadError as error:
+            return cls(contestant, reason=in_a_line(error))
+
+    @property
+    def label(self) -> str:
+        return self.contestant.label
+
     @property
     def entry(self) -> Entry:
-        one = self.contestant
-        return Entry(one.label, one.version, self.reason or MEASURED, self.times, self.peak, self.errors)
+        status = self.reason or MEASURED
+        return Entry(self.label, self.contestant.version, status, self.times, self.peak, self.errors)
 
 
-def row_of(case: Case, contestants: list[Contestant], rounds: int, told: Progress) -> Row:
-    sides = [_ready(case, one) for one in contestants]
-    floors: dict[str, Floor] = {}
-    waited = 0.0
-    if "peak" in case.measures and can_be_read(case.device):
-        _peaks(case, sides, told)
-    if set(case.measures) - {"peak"}:
-        problems = _problems(case, sides)
-        for timed in (one for one in TIMES if one in case.measures):
-            waited = max(waited, _time(case, timed, sides, problems, floors, rounds, told))
-        if "error" in case.measures and unjudged(case) is None:
-            _errors(case, sides, problems, told)
-    torch.compiler.reset()  # or the ninth shape of one function is not compiled
-    return Row(case, tuple(side.entry for side in sides), floors, waited)
+class Tensors:
+    """Of a case, one set for all who leave it alone and one for each who may not."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.shared = case, problem_of(case)
+        self._own: dict[str, Problem] = {}
+
+    def of(self, side: Side, fresh: bool = False) -> Problem:
+        """`fresh`: as they were before anybody wrote on them."""
+        if side.contestant.trusted:
+            return self.shared
+        if fresh or side.label not in self._own:
+            self._own[side.label] = problem_of(self.case)
+        return self._own[side.label]
 
 
-def _ready(case: Case, contestant: Contestant) -> Side:
-    reason = contestant.refusal(case)
-    if reason is not None:
-        return Side(contestant, reason=reason)
-    try:
-        return Side(contestant, contestant.function(case))
-    except LoadError as error:
-        return Side(contestant, reason=in_a_line(error))
-
-
-def _in(sides: list[Side]) -> list[tuple[Side, Function]]:
-    return [(side, side.function) for side in sides if side.function is not None and side.reason is None]
+def _still_in(sides: list[Side], offering: str | None = None) -> list[tuple[Side, Function]]:
+    here = [side for side in sides if offering is None or side.contestant.offers(offering)]
+    return [(side, side.function) for side in here if side.function is not None and side.reason is None]
 
 
 def _peaks(case: Case, sides: list[Side], told: Progress) -> None:
-    for side, _ in _in(sides):
-        told.at(f"{side.contestant.label}: memory")
+    for side, _ in _still_in(sides):
+        told.at(f"{side.label}: memory")
         try:
             side.peak = peak_of(case, side.contestant)
         except RuntimeError as error:
             side.reason = f"memory: {error}"
 
 
-def _problems(case: Case, sides: list[Side]) -> dict[str, Problem]:
-    """One for all who leave it alone, one for each who may not: liger writes its gradient over the logits."""
-    shared = problem_of(case)
-    return {side.contestant.label: shared if side.contestant.trusted else problem_of(case) for side, _ in _in(sides)}
-
-
-def _time(
-    case: Case,
-    timed: str,
-    sides: list[Side],
-    problems: dict[str, Problem],
-    floors: dict[str, Floor],
-    rounds: int,
-    told: Progress,
-) -> float:
-    """Fills in the times of one kind and their floor; what the rounds waited."""
-    here = {
-        side.contestant.label: (side, JOBS[timed](problems[side.contestant.label], function))
-        for side, function in _in(sides)
-        if timed == "forward" or side.contestant.offers("gradient")
-    }
-    jobs = {label: job for label, (_, job) in here.items()}
-    if not jobs:
-        return 0.0
+def _times(tensors: Tensors, timed: str, sides: list[Side], rounds: int, told: Progress) -> tuple[float, Floor | None]:
+    """Gives each side its times of one kind; what the rounds waited, and the floor."""
+    here = _still_in(sides, "gradient" if timed == "step" else None)
+    if not here:
+        return 0.0, None
     told.at(timed)
-    beside = floors_of(case, next(iter(problems.values())), timed)
-    found = interleaved(jobs | beside, rounds, case.device, lambda done: told.at(f"{timed}, round {done}"))
-    for label, (side, _) in here.items():
-        if label in found.times:
-            side.times[timed] = found.times[label]
+    jobs = {side.label: JOBS[timed](tensors.of(side), function) for side, function in here}
+    jobs |= floors_of(tensors.case, tensors.shared, timed)
+    compiled = [side.label for side, _ in here if side.contestant.compiles]
+    found = interleaved(jobs, rounds, tensors.case.device, compiled, lambda done: told.at(f"{timed}, round {done}"))
+    for side, _ in here:
+        if side.label in found.times:
+            side.times[timed] = found.times[side.label]
         else:
-            side.reason = f"{timed}: {found.failed[label]}"
-    floor = fastest(found.times)
-    if floor is not None:
-        floors[timed] = floor
-    return found.waited
+            side.reason = f"{timed}: {found.failed[side.label]}"
+    return found.waited, fastest(found.times)
 
 
-def _errors(case: Case, sides: list[Side], problems: dict[str, Problem], told: Progress) -> None:
-    able = [(side, function) for side, function in _in(sides) if side.contestant.offers("ignore_index")]
+def _errors(tensors: Tensors, sides: list[Side], told: Progress) -> None:
+    able = _still_in(sides, "ignore_index")
     if not able:
         return
     told.at("the truth")
-    rows = judged(case, problem_of(case))
+    rows = judged(tensors.case, tensors.shared)
     for side, function in able:
-        told.at(f"{side.contestant.label}: error")
-        label, trusted = side.contestant.label, side.contestant.trusted
-        problem: Callable[[], Problem] = (lambda label=label: problems[label]) if trusted else lambda: problem_of(case)
+        told.at(f"{side.label}: error")
         try:
-            side.errors = errors_of(case, problem, function, rows)
+            side.errors = tuple(error_of(tensors.case, tensors.of(side, fresh=True), function, row) for row in rows)
         except Exception as error:  # a peer may raise anything
             side.reason = f"error: {in_a_line(error)}"

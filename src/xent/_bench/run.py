@@ -102,9 +102,9 @@ def _possible(work: list[Work], rounds: int, threads: int | None) -> None:
             raise OptionError(f"{name} = {value}: expected at least 1.")
     if any(case.device == "cuda" for case, _ in work) and not torch.cuda.is_available():
         raise DeviceError("device = 'cuda': torch sees no GPU here; `xent info` says what it sees.")
-    reasons = {side.label: side.refusal(case) for case, sides in work for side in sides}
-    if None not in reasons.values():
-        told = "".join(f"\n  {label}: {reason}" for label, reason in reasons.items())
+    reasons = [(side.label, side.refusal(case)) for case, sides in work for side in sides]
+    if all(reason is not None for _, reason in reasons):
+        told = "".join(f"\n  {label}: {reason}" for label, reason in dict.fromkeys(reasons))
         raise LoadError(f"none of the implementations can be measured here:{told}")
 
 

@@ -1,7 +1,7 @@
 """The tensors of a case and the calls that are timed on them. The same numbers in every process: seeds are fixed."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def problem_of(case: Case) -> Problem:
         return _head(case)
     logits, target = _logits(case), _labels(case)
     if case.task in ("softmax", "log_softmax"):
-        upstream = torch.randn(logits.shape, generator=_seeded(2)).to(logits)
+        upstream = torch.randn(logits.shape, **_drawn(2, case.device)).to(logits.dtype)
         return Problem((logits.requires_grad_(),), (1,), {}, upstream)
     target, options = _with_option(case.task, logits, target)
     return Problem((logits.requires_grad_(),), (target,), options)
@@ -52,39 +52,39 @@ def step(problem: Problem, function: Function) -> Job:
     return job
 
 
+JOBS = {"forward": forward, "step": step}
+"""What is timed -> the call."""
+
+
 def _logits(case: Case) -> Tensor:
-    drawn = torch.randn(case.shape, generator=_seeded(0))
-    return drawn.to(device=case.device, dtype=getattr(torch, case.dtype))
+    return torch.randn(case.shape, **_drawn(0, case.device)).to(getattr(torch, case.dtype))
 
 
 def _labels(case: Case) -> Tensor:
     """One a row: the shape without the classes, which are dimension 1."""
     rows, _, *places = case.shape
-    return torch.randint(case.classes, (rows, *places), generator=_seeded(1)).to(case.device)
+    return torch.randint(case.classes, (rows, *places), **_drawn(1, case.device))
 
 
 def _head(case: Case) -> Problem:
     rows, width, classes = case.shape
-    drawn = _seeded(0)
-    hidden = torch.randn(rows, width, generator=drawn)
-    weight = torch.randn(classes, width, generator=drawn).div_(width**0.5)
-    target = torch.randint(classes, (rows,), generator=drawn)
-    dtype = getattr(torch, case.dtype)
-    leaves = tuple(leaf.to(device=case.device, dtype=dtype).requires_grad_() for leaf in (hidden, weight))
-    return Problem(leaves, (target.to(case.device),))
+    drawn = _drawn(0, case.device)
+    hidden, weight = torch.randn(rows, width, **drawn), torch.randn(classes, width, **drawn).div_(width**0.5)
+    leaves = tuple(leaf.to(getattr(torch, case.dtype)).requires_grad_() for leaf in (hidden, weight))
+    return Problem(leaves, (torch.randint(classes, (rows,), **drawn),))
 
 
 def _with_option(task: str, logits: Tensor, target: Tensor) -> tuple[Tensor, dict[str, object]]:
     """The target and the keyword arguments of the loss."""
+    drawn = _drawn(1, logits.device)
     if task == "probabilities":
-        return torch.randn(logits.shape, generator=_seeded(1)).softmax(1).to(logits), {}
+        return torch.randn(logits.shape, **drawn).softmax(1).to(logits.dtype), {}
     if task == "ignored":
-        left_out = torch.rand(target.shape, generator=_seeded(1)) < 0.3
-        return target.masked_fill(left_out.to(target.device), -100), {}
+        return target.masked_fill(torch.rand(target.shape, **drawn) < 0.3, -100), {}
     if task == "weights":
-        return target, {"weight": (0.5 + torch.rand(logits.shape[1], generator=_seeded(1))).to(logits)}
+        return target, {"weight": (0.5 + torch.rand(logits.shape[1], **drawn)).to(logits.dtype)}
     return target, {"label_smoothing": 0.1} if task == "smoothing" else {}
 
 
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def _drawn(seed: int, device: str | torch.device) -> dict[str, Any]:
+    return {"generator": torch.Generator(device).manual_seed(seed), "device": device}

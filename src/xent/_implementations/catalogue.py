@@ -76,7 +76,7 @@ CATALOGUE: dict[str, Implementation] = {
         Implementation(
             "tensorflow",
             peers.tensorflow,
-            ("tensorflow",),
+            ("tensorflow/tensorflow-cpu",),
             offers=frozenset(("reduction", "probabilities", "gradient")),
             devices=("cpu",),
         ),

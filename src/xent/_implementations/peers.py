@@ -109,7 +109,8 @@ def keras() -> Loss:
 
 def optax() -> Loss:
     jax, library = import_module("jax"), import_module("optax")
-    array, wide = jax.numpy.asarray, import_module("jax.experimental").enable_x64
+    array = jax.numpy.asarray
+    wide = jax.enable_x64 if hasattr(jax, "enable_x64") else import_module("jax.experimental").enable_x64
 
     def evaluate(input: Tensor, target: Tensor, reduction: str) -> Evaluated:
         def reduced(logits: Any) -> Any:

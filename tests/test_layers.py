@@ -13,11 +13,11 @@ FLOORS = [
     {"ops"},
     {"functional", "linear"},
     {"modules"},
-    {"_explain"},
+    {"_explain", "_audit"},
     {"__main__"},
 ]
 """Lowest first. A room may import from its own floor and from those below; rooms of floor 6 are strangers."""
-STRANGERS = {"_explain"}
+STRANGERS = {"_explain", "_audit"}
 FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 FOREIGN = {
@@ -33,12 +33,14 @@ FOREIGN = {
         "linear",
         "modules",
         "_explain",
+        "_audit",
         "_truth",
         "_implementations",
         "__main__",
     },
     "click": {"__main__"},
     "triton": {"backends"},
+    "hypothesis": {"_audit"},
     "flint": {"_truth"},
     "mpmath": {"_truth"},
     "numpy": {"_explain"},
@@ -48,7 +50,7 @@ FOREIGN = {
 """Who may import what from outside; whatever is not named here may not be imported at all."""
 
 
-JUDGES = {"_truth", "_implementations"}
+JUDGES = {"_audit", "_truth", "_implementations"}
 """Rooms that share no code with what they judge: they know each other and the errors, nothing else of xent."""
 
 

@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._audit import Report as Report
+    from ._audit import audit as audit
     from ._explain import Derivation as Derivation
     from ._explain import explain as explain
     from .backends.pages import empty_cache as empty_cache
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "_audit": "Report audit",
     "_explain": "Derivation explain",
     "backends.pages": "empty_cache",
     "backends.triton.flags": "check set_checks",

@@ -1,7 +1,7 @@
-"""The command line: `xent explain`, `xent info`.
+"""The command line: `xent explain`, `xent audit`, `xent info`.
 
 Torch is imported by the commands, never here, so that `--help` answers at once. Exit codes: 0 fine,
-1 a threshold missed, 2 wrong usage, 3 unreadable or invalid data.
+1 a threshold missed or a finding, 2 wrong usage, 3 unreadable or invalid data, or a loss that cannot be loaded.
 """
 
 import json
@@ -118,6 +118,45 @@ def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
         else:
             return Console().print(derivation, soft_wrap=True)
     click.echo(str(derivation))
+
+
+@main.command()
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every implementation known by name; what is missing is told.")
+@click.option("--case", "cases", metavar="NAME", multiple=True, help="Ask this case only; may be repeated.")
+@click.option("--list", "listing", is_flag=True, help="The cases, and the implementations known by name.")
+@click.option(
+    "--signature", type=click.Choice(["logits", "linear", "hidden"]), help="What package.module:object takes."
+)
+@click.option("--dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16"]), help="One for every case.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--fuzz", metavar="N", type=click.IntRange(min=1), help="Search N random calls, too, with hypothesis.")
+@click.option("--markdown", "style", flag_value="markdown", help="As Markdown, for an issue.")
+@click.option("--summary", "style", flag_value="summary", help="One row a target, as Markdown.")
+@click.option("--json", "style", flag_value="json", help="One JSON document.")
+def audit(targets: tuple[str, ...], everything: bool, listing: bool, style: str | None, **asked: Any) -> None:
+    """Ask a cross-entropy everything that breaks one.
+
+    TARGET is a name (torch, torch-linear, liger, optax, xent, ...; --list has them all) or package.module:object: a
+    function, a class or a module of torch's signature. Exit codes: 0 it passes, 1 findings, 2 wrong usage, 3 it cannot
+    be loaded, or nothing of it judged.
+    """
+    if not (targets or everything or listing):
+        raise click.UsageError("name a TARGET, or say --all.")
+    sys.path.insert(0, os.getcwd())  # as `python -m` has it: package.module may be the caller's own
+    from ._audit import command
+    from .errors import OptionError
+
+    if listing:
+        return click.echo(command.listing())
+    with _invalid_data():
+        try:
+            reports = command.reports(targets, everything, lambda line: click.echo(line, err=True), **asked)
+        except OptionError as reason:
+            raise click.UsageError(str(reason)) from reason
+    click.echo(command.rendered(reports, style))
+    sys.exit(command.exit_code(reports))
 
 
 @main.command()

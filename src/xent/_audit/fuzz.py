@@ -1,0 +1,98 @@
+"""A search for a call that fails, by hypothesis, which makes it as small as it can."""
+
+from collections.abc import Callable
+from typing import Any
+
+from .._implementations import Implementation
+from ..errors import OptionError
+from .case import WIDE, Case, Values
+from .judge import Answer, ask
+from .report import FAIL, OK, Finding, Outcome
+from .reproducer import reproducer
+from .run import sentence
+from .setting import Setting
+from .target import NotOfferedError, way
+
+BREAKS = "found by search, and made small"
+
+
+class _FoundError(Exception):
+    """What stops hypothesis, and tells it which calls to shrink."""
+
+
+def fuzz(one: Implementation, loss: Any, setting: Setting, examples: int) -> Outcome:
+    """Asks so many random calls of a loss; the smallest that fails, if one does."""
+    hypothesis = _hypothesis()
+    dtype, failed = setting.dtype or "float32", {}
+
+    def check(case: Case) -> None:
+        asked = _asked(case, dtype, one, loss, setting)
+        if asked is not None and asked[0].status == FAIL:
+            failed["last"] = (case, *asked)
+            raise _FoundError
+
+    run = hypothesis.given(_calls(hypothesis.strategies, one, dtype))(check)
+    run = hypothesis.seed(setting.seed)(run)
+    everything = list(hypothesis.HealthCheck)
+    phases = (hypothesis.Phase.generate, hypothesis.Phase.shrink)
+    how = hypothesis.settings(
+        max_examples=examples, database=None, deadline=None, suppress_health_check=everything, phases=phases
+    )
+    try:
+        how(run)()
+    except _FoundError:
+        case, answer, around = failed["last"]
+        finding = Finding(sentence(case, answer), reproducer(case, dtype, answer, one, around, setting))
+        return Outcome("fuzz", BREAKS, dtype, FAIL, finding=finding)
+    return Outcome("fuzz", BREAKS, dtype, OK, detail=f"{examples} calls")
+
+
+def _hypothesis() -> Any:
+    try:
+        import hypothesis
+    except ModuleNotFoundError:
+        raise OptionError(
+            "--fuzz searches with hypothesis, which is not installed: pip install 'xent[audit]'."
+        ) from None
+    return hypothesis
+
+
+def _asked(case: Case, dtype: str, one: Implementation, loss: Any, setting: Setting) -> tuple[Answer, Any] | None:
+    names = setting.tensors(case, dtype)
+    try:
+        around = way(one, case.options, names["x"])
+    except NotOfferedError:
+        return None
+    return ask(case, dtype, names, around.loss(loss), setting, "gradient" in one.offers), around
+
+
+def _calls(st: Any, one: Implementation, dtype: str) -> Any:
+    """Small logits of every kind, and the options that are offered."""
+    usual = st.floats(-100, 100, width=16 if dtype == "float16" else 32)
+    numbers = st.one_of(st.integers(-8, 8).map(float), usual, st.just(-float("inf")))
+    factors = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0])
+
+    @st.composite
+    def call(draw: Callable[[Any], Any]) -> Case:
+        rows, classes = draw(st.integers(1, 3)), draw(st.integers(1, 5))
+        x = [draw(st.lists(numbers, min_size=classes, max_size=classes)) for _ in range(rows)]
+        y: Any = [draw(st.integers(0, classes - 1)) for _ in range(rows)]
+        options, extra = ['reduction="none"'] if draw(st.booleans()) else [], ""
+        if "weight" in one.offers and draw(st.booleans()):
+            options.append("weight=w")
+            extra = f"\nw = torch.tensor({draw(st.lists(factors, min_size=classes, max_size=classes))})"
+        if "label_smoothing" in one.offers and draw(st.booleans()):
+            options.append(f"label_smoothing={draw(st.sampled_from([0.1, 0.5, 1.0]))}")
+        if "probabilities" in one.offers and draw(st.booleans()):
+            y = [[draw(factors) for _ in range(classes)] for _ in range(rows)]
+        elif "ignore_index" in one.offers and draw(st.booleans()):
+            options.append(f"ignore_index={draw(st.integers(0, classes - 1))}")
+        recipe = f"x, y = torch.tensor({x}), torch.tensor({y}){extra}".replace("inf", "torch.inf")
+        return Case("fuzz", BREAKS, Values(recipe, ", ".join(options), judged=_judged(x)), (), WIDE, "fuzz")
+
+    return call()
+
+
+def _judged(x: list[list[float]]) -> tuple[str, ...]:
+    """A loss of inf has no gradient to speak of, and a mask may make one."""
+    return ("loss",) if any(number == -float("inf") for row in x for number in row) else ("loss", "gradient")

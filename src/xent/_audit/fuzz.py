@@ -14,6 +14,7 @@ from .setting import Setting
 from .target import NotOfferedError, way
 
 BREAKS = "found by search, and made small"
+ROWS, CLASSES = 3, 5
 
 
 class _FoundError(Exception):
@@ -60,37 +61,45 @@ def _hypothesis() -> Any:
 def _asked(case: Case, dtype: str, one: Implementation, loss: Any, setting: Setting) -> tuple[Answer, Any] | None:
     names = setting.tensors(case, dtype)
     try:
-        around = way(one, case.options, names["x"])
+        around = way(one, case.plan.options, names["x"])
     except NotOfferedError:
         return None
     return ask(case, dtype, names, around.loss(loss), setting, "gradient" in one.offers), around
 
 
 def _calls(st: Any, one: Implementation, dtype: str) -> Any:
-    """Small logits of every kind, and the options that are offered."""
+    """Small logits of every kind, and the options that are offered. Numbers are drawn for the largest call and cut to
+    the size of this one, so that making it smaller moves nothing else."""
     usual = st.floats(-100, 100, width=16 if dtype == "float16" else 32)
-    numbers = st.one_of(st.integers(-8, 8).map(float), usual, st.just(-float("inf")))
-    factors = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0])
+    number = st.one_of(st.integers(-8, 8).map(float), usual, st.just(-float("inf")))
+    factor = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0])
 
     @st.composite
     def call(draw: Callable[[Any], Any]) -> Case:
-        rows, classes = draw(st.integers(1, 3)), draw(st.integers(1, 5))
-        x = [draw(st.lists(numbers, min_size=classes, max_size=classes)) for _ in range(rows)]
-        y: Any = [draw(st.integers(0, classes - 1)) for _ in range(rows)]
-        options, extra = ['reduction="none"'] if draw(st.booleans()) else [], ""
+        rows, classes = draw(st.integers(1, ROWS)), draw(st.integers(1, CLASSES))
+        x = _drawn(draw, st, number, rows, classes)
+        y: Any = [draw(st.integers(0, CLASSES - 1)) % classes for _ in range(ROWS)][:rows]
+        options, extra = [], ""
+        if draw(st.booleans()):
+            options.append('reduction="none"')
         if "weight" in one.offers and draw(st.booleans()):
             options.append("weight=w")
-            extra = f"\nw = torch.tensor({draw(st.lists(factors, min_size=classes, max_size=classes))})"
+            extra = f"\nw = torch.tensor({_drawn(draw, st, factor, 1, classes)[0]})"
         if "label_smoothing" in one.offers and draw(st.booleans()):
             options.append(f"label_smoothing={draw(st.sampled_from([0.1, 0.5, 1.0]))}")
         if "probabilities" in one.offers and draw(st.booleans()):
-            y = [[draw(factors) for _ in range(classes)] for _ in range(rows)]
+            y = _drawn(draw, st, factor, rows, classes)
         elif "ignore_index" in one.offers and draw(st.booleans()):
-            options.append(f"ignore_index={draw(st.integers(0, classes - 1))}")
+            options.append(f"ignore_index={draw(st.integers(0, CLASSES - 1)) % classes}")
         recipe = f"x, y = torch.tensor({x}), torch.tensor({y}){extra}".replace("inf", "torch.inf")
         return Case("fuzz", BREAKS, Values(recipe, ", ".join(options), judged=_judged(x)), (), WIDE, "fuzz")
 
     return call()
+
+
+def _drawn(draw: Callable[[Any], Any], st: Any, number: Any, rows: int, classes: int) -> list[list[float]]:
+    whole = [draw(st.lists(number, min_size=CLASSES, max_size=CLASSES)) for _ in range(ROWS)]
+    return [row[:classes] for row in whole[:rows]]
 
 
 def _judged(x: list[list[float]]) -> tuple[str, ...]:

@@ -124,7 +124,7 @@ def _outcome(case: Case, one: Implementation, loss: Any, setting: Setting) -> Ou
         return Outcome(case.name, case.breaks, dtype, refusal[0], detail=refusal[1])
     names = setting.tensors(case, dtype)
     try:
-        around = Way("head") if case.group == "heads" else way(one, case.options, names.get("x"))
+        around = Way("head") if case.group == "heads" else way(one, getattr(case.plan, "options", ""), names.get("x"))
     except NotOfferedError as reason:
         return Outcome(case.name, case.breaks, dtype, NOT_OFFERED, detail=str(reason))
     called = loss if case.group == "heads" else around.loss(loss)

@@ -45,12 +45,12 @@ class Way:
         return namespace["loss"]
 
 
-def way(one: Implementation, options: tuple[str, ...], logits: Tensor | None) -> Way:
-    """To the loss of `logits`; without them (a probe makes its own) they are taken to be wide and finite."""
+def way(one: Implementation, options: str, logits: Tensor | None) -> Way:
+    """To the loss of `logits`, called with these options; a probe makes its own, few and finite."""
     if one.head:
         return Way("head", _around_a_head(one, logits))
-    if "reduction" in options and "reduction" not in one.offers:
-        if "weight" in options or logits is None or logits.ndim != 2:
+    if "reduction=" in options and "reduction" not in one.offers:
+        if 'reduction="none"' not in options or "weight=" in options or logits is None or logits.ndim != 2:
             raise NotOfferedError("reduction")
         return Way("mean", PER_ROW)
     return Way("loss")

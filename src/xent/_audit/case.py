@@ -107,7 +107,7 @@ class Case:
     @property
     def refusable(self) -> bool:
         """Whether a clear error is an answer: where more is asked for than the loss of logits and labels."""
-        return self.plan.refusable or bool(self.needs - {"reduction", "gradient", "linux"})
+        return self.plan.refusable or bool(self.needs - {"reduction", "gradient", "autograd", "linux"})
 
 
 CASES: dict[str, Case] = {}

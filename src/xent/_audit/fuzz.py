@@ -59,9 +59,9 @@ def _hypothesis() -> Any:
 
 
 def _asked(case: Case, dtype: str, one: Implementation, loss: Any, setting: Setting) -> tuple[Answer, Any] | None:
-    names = setting.tensors(case, dtype)
+    names, options = setting.tensors(case, dtype), getattr(case.plan, "options", "")
     try:
-        around = way(one, case.plan.options, names["x"])
+        around = way(one, options, names["x"])
     except NotOfferedError:
         return None
     return ask(case, dtype, names, around.loss(loss), setting, "gradient" in one.offers), around

@@ -14,10 +14,14 @@ SIGNATURES = ("logits", "linear", "hidden")
 whatever options it names (``bias``, say)."""
 
 OPTIONS = frozenset(
-    ("weight", "ignore_index", "reduction", "label_smoothing", "probabilities", "bias", "dims", "gradient")
+    (
+        *("weight", "ignore_index", "reduction", "label_smoothing", "probabilities", "unnormalised"),
+        *("bias", "dims", "gradient", "autograd"),
+    )
 )
-"""What may be offered or not: torch's arguments, probability targets, a bias of the head, logits of more than two
-dimensions, a gradient."""
+"""What may be offered or not: torch's arguments, probability targets, those that do not sum to 1, a bias of the head,
+logits of more than two dimensions, a gradient, and derivatives and memory that are torch's own, with no other framework
+in between."""
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 

@@ -51,7 +51,7 @@ def backward_twice():
         second, = torch.autograd.grad(3 * got, x, retain_graph=True)
         assert torch.equal(first, second), f"the second gradient is {(second / first).nanmedian():.3g} times the first"
         """,
-        needs=("gradient",),
+        needs=("autograd",),
         refusable=True,
     )
 
@@ -154,6 +154,7 @@ def autocast():
     return Values(
         "x, y = torch.randn(16, 100), torch.randint(0, 100, (16,))",
         'reduction="none"',
+        needs=("autograd",),
         under="torch.autocast(x.device.type, torch.bfloat16)",
         judged=("loss",),
     )
@@ -169,5 +170,5 @@ def memory():
         loss(x, y).backward(); took = peak() - before
         assert took < 3.1, f"{took:.2f} times the logits of 64 MiB"
         """,
-        needs=("gradient", "linux"),
+        needs=("autograd", "linux"),
     )

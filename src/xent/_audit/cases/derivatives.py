@@ -13,7 +13,7 @@ def double_backward():
         got, = torch.autograd.grad(first[0, 0], x)  # p (v - p v) with p = 1/4
         assert got.tolist() == [[0.1875, -0.0625, -0.0625, -0.0625]], f"{got.tolist()} is not [3, -1, -1, -1] / 16"
         """,
-        needs=("gradient",),
+        needs=("autograd",),
         refusable=True,
     )
 
@@ -26,7 +26,7 @@ def forward_mode():
         got = torch.func.jvp(lambda x: loss(x, y), (x,), (v,))[1].item()
         assert abs(got + 0.75) < 1e-2, f"the derivative of the loss along its label's logit is {got}, not -3/4"
         """,
-        needs=("gradient",),
+        needs=("autograd",),
         refusable=True,
     )
 
@@ -40,7 +40,7 @@ def vmap_of_grad():
         got = torch.func.vmap(torch.func.grad(one))(x, y)
         assert torch.equal(got, 0.25 - torch.eye(4)[:3].to(got.dtype)), f"{got[0].tolist()} is not [-3, 1, 1, 1] / 4"
         """,
-        needs=("gradient",),
+        needs=("autograd",),
         refusable=True,
     )
 
@@ -55,6 +55,6 @@ def gradient_of_probabilities():
         error = (torch.autograd.grad(got, y)[0].double() - 4.0 ** 0.5 * 0.6931471805599453).abs().max().item()
         assert error < 1e-2, f"off by {error}: it is log 4 for every class"
         """,
-        needs=("gradient", "probabilities"),
+        needs=("autograd", "probabilities"),
         refusable=True,
     )

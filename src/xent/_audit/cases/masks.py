@@ -51,8 +51,8 @@ def masked_label():
 def no_probability_on_a_mask():
     return Values(
         """
-        x, y = torch.randn(4, 6), torch.rand(4, 6)
-        x[:, :2], y[:, :2] = -torch.inf, 0.0
+        x, y = torch.randn(4, 6), torch.tensor([[0.0, 0.0, 0.5, 0.25, 0.125, 0.125]]).repeat(4, 1)
+        x[:, :2] = -torch.inf
         """,
         'reduction="none"',
         needs=("probabilities",),

@@ -96,4 +96,6 @@ def probabilities_and_smoothing():
 
 @case("probabilities that do not sum to 1: the gradient is A p - q, not p - q")
 def unnormalised_probabilities():
-    return Values("x, y = torch.randn(8, 10), torch.rand(8, 10)", 'reduction="none"', needs=("probabilities",))
+    return Values(
+        "x, y = torch.randn(8, 10), torch.rand(8, 10)", 'reduction="none"', needs=("probabilities", "unnormalised")
+    )

@@ -20,7 +20,7 @@ def spread():
 
 @case("one class: the loss is 0 and so is the gradient")
 def one_class():
-    return Values("x, y = torch.randn(5, 1), torch.zeros(5, dtype=torch.long)", 'reduction="none"')
+    return Values("x, y = torch.randn(5, 1), torch.zeros(5, dtype=torch.long)", 'reduction="none"', refusable=True)
 
 
 @case("two classes, the smallest problem")

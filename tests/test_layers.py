@@ -13,11 +13,11 @@ FLOORS = [
     {"ops"},
     {"functional", "linear"},
     {"modules"},
-    {"_explain", "_bench"},
+    {"_explain", "_audit", "_bench"},
     {"__main__"},
 ]
 """Lowest first. A room may import from its own floor and from those below; rooms of floor 6 are strangers."""
-STRANGERS = {"_explain", "_bench"}
+STRANGERS = {"_explain", "_audit", "_bench"}
 FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 FOREIGN = {
@@ -34,6 +34,7 @@ FOREIGN = {
         "modules",
         "_explain",
         "_bench",
+        "_audit",
         "_truth",
         "_implementations",
         "__main__",
@@ -42,6 +43,7 @@ FOREIGN = {
     "triton": {"backends", "_bench"},
     "tqdm": {"_bench"},
     "matplotlib": {"_bench"},
+    "hypothesis": {"_audit"},
     "flint": {"_truth"},
     "mpmath": {"_truth"},
     "numpy": {"_explain"},
@@ -51,7 +53,7 @@ FOREIGN = {
 """Who may import what from outside; whatever is not named here may not be imported at all."""
 
 
-JUDGES = {"_truth", "_implementations"}
+JUDGES = {"_audit", "_truth", "_implementations"}
 """Rooms that share no code with what they judge: they know each other and the errors, nothing else of xent."""
 
 

@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._audit import Report as Report
+    from ._audit import audit as audit
     from ._bench import Comparison as Comparison
     from ._bench import Measurements as Measurements
     from ._bench import bench as bench
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "_audit": "Report audit",
     "_bench": "Comparison Measurements bench",
     "_explain": "Derivation explain",
     "backends.pages": "empty_cache",

@@ -1,7 +1,7 @@
-"""The command line: `xent explain`, `xent bench`, `xent info`.
+"""The command line: `xent explain`, `xent audit`, `xent bench`, `xent info`.
 
 Torch is imported by the commands, never here, so that `--help` answers at once. Exit codes: 0 fine,
-1 a threshold missed, 2 wrong usage, 3 unreadable or invalid data.
+1 a threshold missed or a finding, 2 wrong usage, 3 unreadable or invalid data, or a loss that cannot be loaded.
 """
 
 import json
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ._bench import Measurements
     from ._explain import Derivation
 
 THRESHOLD_MISSED = 1
@@ -122,6 +121,45 @@ def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
 
 
 @main.command()
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every implementation known by name; what is missing is told.")
+@click.option("--case", "cases", metavar="NAME", multiple=True, help="Ask this case only; may be repeated.")
+@click.option("--list", "listing", is_flag=True, help="The cases, and the implementations known by name.")
+@click.option(
+    "--signature", type=click.Choice(["logits", "linear", "hidden"]), help="What package.module:object takes."
+)
+@click.option("--dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16"]), help="One for every case.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--fuzz", metavar="N", type=click.IntRange(min=1), help="Search N random calls, too, with hypothesis.")
+@click.option("--markdown", "style", flag_value="markdown", help="As Markdown, for an issue.")
+@click.option("--summary", "style", flag_value="summary", help="One row a target, as Markdown.")
+@click.option("--json", "style", flag_value="json", help="One JSON document.")
+def audit(targets: tuple[str, ...], everything: bool, listing: bool, style: str | None, **asked: Any) -> None:
+    """Ask a cross-entropy everything that breaks one.
+
+    TARGET is a name (torch, torch-linear, liger, optax, xent, ...; --list has them all) or package.module:object: a
+    function, a class or a module of torch's signature. Exit codes: 0 it passes, 1 findings, 2 wrong usage, 3 it cannot
+    be loaded, or nothing of it judged.
+    """
+    if not (targets or everything or listing):
+        raise click.UsageError("name a TARGET, or say --all.")
+    sys.path.insert(0, os.getcwd())  # as `python -m` has it: package.module may be the caller's own
+    from ._audit import command
+    from .errors import OptionError
+
+    if listing:
+        return click.echo(command.listing())
+    with _invalid_data():
+        try:
+            reports = command.reports(targets, everything, lambda line: click.echo(line, err=True), **asked)
+        except OptionError as reason:
+            raise click.UsageError(str(reason)) from reason
+    click.echo(command.rendered(reports, style))
+    sys.exit(command.exit_code(reports))
+
+
+@main.command()
 @click.option("--shape", "shapes", metavar="NxV", multiple=True, help="4096x32000, 2x21x64x64; may be repeated.")
 @click.option("--dtype", default="float32", show_default=True, help="Or fp64, fp32, fp16, bf16.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
@@ -138,7 +176,7 @@ def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
 @click.option("--measures", metavar="A,B", help="Of forward, step, peak, error; otherwise all.")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Of torch; otherwise as many as it takes.")
-@click.option("--json", "as_json", metavar="FILE|-", type=click.Path(path_type=Path, allow_dash=True), help="Keep it.")
+@click.option("--json", "kept", metavar="FILE|-", type=click.Path(path_type=Path, allow_dash=True), help="Keep it.")
 @click.option("--plot", metavar="FILE", type=click.Path(path_type=Path), help="Time against classes: .svg or .png.")
 @click.option("--markdown", is_flag=True, help="Tables that paste into an issue.")
 @click.option(
@@ -149,89 +187,24 @@ def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
     help="Measure nothing: what changed from one file of --json to another.",
 )
 def bench(
-    shapes: tuple[str, ...],
-    linear: bool,
-    task: str,
-    implementations: str | None,
-    measures: str | None,
-    as_json: Path | None,
-    plot: Path | None,
-    markdown: bool,
-    compare: tuple[Path, Path] | None,
-    **options: Any,
+    compare: tuple[Path, Path] | None, kept: Path | None, plot: Path | None, markdown: bool, **asked: Any
 ) -> None:
     """The implementations installed here, side by side: time, memory and error on the shapes you name.
 
-    Exit codes: 2 wrong usage, 3 nothing that can be measured here, or an unreadable file.
+    Exit codes: 2 wrong usage, 3 nothing that can be measured here, or a file that cannot be read or written.
     """
-    with _invalid_data(), _wrong_usage():
-        _possible(as_json, plot)
-        if compare is not None:
-            return _compare(*compare, as_json)
-        if linear and task not in ("loss", "linear"):
-            raise click.UsageError(f"--linear is a task of its own, and so is {task}.")
-        found = _measured(
-            list(shapes),
-            task="linear" if linear else task,
-            implementations=_listed(implementations),
-            progress=str(as_json) != "-" or sys.stdout.isatty(),
-            **({} if measures is None else {"measures": _listed(measures)}),
-            **options,
-        )
-        if str(as_json) != "-":
-            click.echo(found.to_markdown() if markdown else str(found))
-        _keep(found.to_dict(), as_json)
-        if plot is not None:
-            found.plot(plot)
-
-
-def _measured(shapes: list[str], **options: Any) -> "Measurements":
-    from ._bench import bench
-
     sys.path.insert(0, os.getcwd())  # as `python -m` has it: package.module may be the caller's own
-    return bench(shapes, **options)
-
-
-def _compare(before: Path, after: Path, as_json: Path | None) -> None:
-    from ._bench import Measurements
-
-    found = Measurements.read(before).against(Measurements.read(after))
-    if str(as_json) != "-":
-        click.echo(str(found))
-    _keep(found.to_dict(), as_json)
-
-
-def _listed(words: str | None) -> list[str] | None:
-    return None if words is None else [word.strip() for word in words.split(",") if word.strip()]
-
-
-def _possible(as_json: Path | None, plot: Path | None) -> None:
-    """Asked before anything is measured."""
-    if plot is not None:
-        from ._bench.render.plot import possible
-
-        possible(plot)
-    if as_json is not None and not as_json.parent.is_dir():
-        raise click.UsageError(f"--json {as_json}: there is no folder {as_json.parent}.")
-
-
-def _keep(document: dict[str, Any], path: Path | None) -> None:
-    if path is not None:
-        from ._bench.results import as_json
-
-        words = as_json(document)
-        click.echo(words, nl=False) if str(path) == "-" else path.write_text(words, encoding="utf-8")
-
-
-@contextmanager
-def _wrong_usage() -> Iterator[None]:
-    """Options that the library refuses are wrong usage: exit code 2."""
+    from ._bench import command
     from .errors import OptionError, ShapeError
 
-    try:
-        yield
-    except (OptionError, ShapeError) as reason:
-        raise click.UsageError(str(reason)) from reason
+    with _invalid_data():
+        try:
+            command.asked_for(kept, plot, compare is not None)
+            found = command.compared(*compare) if compare else command.measured(kept=kept, **asked)
+        except (OptionError, ShapeError) as reason:
+            raise click.UsageError(str(reason)) from reason
+        click.echo(command.shown(found, kept, markdown))
+        command.keep(found, kept, plot)
 
 
 @main.command()

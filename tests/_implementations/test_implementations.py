@@ -31,7 +31,8 @@ def test_what_is_installed_gives_the_loss_and_the_gradient(one):
     torch.testing.assert_close(got.detach(), want.detach())
     if "gradient" in one.offers:
         torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (got, want)))
-    torch.testing.assert_close(called(one, LOGITS, LABELS, reduction="sum"), 2 * want.detach())
+    if "reduction" in one.offers:
+        torch.testing.assert_close(called(one, LOGITS, LABELS, reduction="sum"), 2 * want.detach())
 
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
@@ -40,7 +41,9 @@ def test_every_name_says_what_it_is_and_what_it_misses(name):
     assert one.offers <= _implementations.OPTIONS
     assert one.signature in _implementations.SIGNATURES
     if one.missing() is not None:
-        with pytest.raises(xent.LoadError, match=rf"{name}: .* is not installed\. .*pip install {one.packages[0]}"):
+        with pytest.raises(
+            xent.LoadError, match=rf"{name}: .* is not installed\. .*pip install {one.packages[0].partition('/')[0]}"
+        ):
             one.load()
 
 

@@ -13,7 +13,7 @@ from . import peers
 from .implementation import OPTIONS, SIGNATURES, Implementation, Loss, torch_has
 
 CHOICES = frozenset(("weight", "ignore_index", "reduction", "label_smoothing"))
-LABELS = OPTIONS - {"bias"}
+TORCHS = frozenset(("gradient", "autograd"))
 HALF = ("bfloat16", "float16")
 
 CATALOGUE: dict[str, Implementation] = {
@@ -31,13 +31,13 @@ CATALOGUE: dict[str, Implementation] = {
             OPTIONS - {"dims"},
             needs=torch_has("linear_cross_entropy"),
         ),
-        Implementation("liger", peers.liger, ("liger-kernel",), offers=CHOICES | {"gradient"}, devices=("cuda",)),
+        Implementation("liger", peers.liger, ("liger-kernel",), offers=CHOICES | TORCHS, devices=("cuda",)),
         Implementation(
             "liger-linear",
             peers.liger_linear,
             ("liger-kernel",),
             "linear",
-            CHOICES | {"bias", "gradient"},
+            CHOICES | TORCHS | {"bias"},
             ("cuda",),
         ),
         Implementation(
@@ -45,38 +45,36 @@ CATALOGUE: dict[str, Implementation] = {
             peers.cce,
             ("cut-cross-entropy",),
             "linear",
-            frozenset(("ignore_index", "reduction", "bias", "gradient")),
+            TORCHS | {"ignore_index", "reduction", "bias"},
             ("cuda",),
             HALF,
         ),
-        Implementation(
-            "trl", peers.trl, ("trl",), "linear", frozenset(("reduction", "ignore_index", "bias", "gradient"))
-        ),
+        Implementation("trl", peers.trl, ("trl",), "linear", TORCHS | {"reduction", "bias"}),
         Implementation(
             "optax",
             peers.optax,
             ("optax", "jax"),
-            offers=frozenset(("reduction", "probabilities", "dims", "gradient")),
+            offers=frozenset(("reduction", "probabilities", "unnormalised", "gradient")),
             devices=("cpu",),
         ),
         Implementation(
             "keras",
             peers.keras,
             ("keras",),
-            offers=frozenset(("ignore_index", "reduction", "label_smoothing", "probabilities", "gradient")),
+            offers=TORCHS | {"ignore_index", "reduction", "label_smoothing", "probabilities", "unnormalised"},
         ),
         Implementation(
             "sklearn",
             peers.sklearn,
             ("scikit-learn",),
-            offers=frozenset(("reduction",)),
+            offers=frozenset(),
             devices=("cpu",),
             dtypes=("float64", "float32"),
         ),
         Implementation(
             "tensorflow",
             peers.tensorflow,
-            ("tensorflow",),
+            ("tensorflow/tensorflow-cpu",),
             offers=frozenset(("reduction", "probabilities", "gradient")),
             devices=("cpu",),
         ),
@@ -114,7 +112,7 @@ def of(loss: Any, name: str, signature: str = "logits") -> Implementation:
         name,
         lambda: _adapted(loss, signature),
         signature=signature,
-        offers=offers | {"probabilities", "dims", "gradient"},
+        offers=offers | TORCHS | {"probabilities", "unnormalised", "dims"},
         at=name if plain else None,
     )
 

@@ -14,10 +14,14 @@ SIGNATURES = ("logits", "linear", "hidden")
 whatever options it names (``bias``, say)."""
 
 OPTIONS = frozenset(
-    ("weight", "ignore_index", "reduction", "label_smoothing", "probabilities", "bias", "dims", "gradient")
+    (
+        *("weight", "ignore_index", "reduction", "label_smoothing", "probabilities", "unnormalised"),
+        *("bias", "dims", "gradient", "autograd"),
+    )
 )
-"""What may be offered or not: torch's arguments, probability targets, a bias of the head, logits of more than two
-dimensions, a gradient."""
+"""What may be offered or not: torch's arguments, probability targets, those that do not sum to 1, a bias of the head,
+logits of more than two dimensions, a gradient, and derivatives and memory that are torch's own, with no other framework
+in between."""
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
@@ -32,7 +36,7 @@ class Implementation:
     name: str
     make: Callable[[], Loss]
     packages: tuple[str, ...] = ()
-    """Distributions that have to be installed; the first one's version is shown."""
+    """Distributions that have to be installed; a slash is between two of which one will do."""
     signature: str = "logits"
     offers: frozenset[str] = OPTIONS - {"bias"}
     devices: tuple[str, ...] = ("cpu", "cuda", "mps")
@@ -50,10 +54,8 @@ class Implementation:
     def missing(self) -> str | None:
         """Why it cannot be loaded here; None where it can."""
         for package in self.packages:
-            try:
-                metadata.version(package)
-            except metadata.PackageNotFoundError:
-                return f"{package} is not installed"
+            if _version(package) is None:
+                return f"{package.partition('/')[0]} is not installed"
         return self.needs()
 
     def refusal(self, device: str, dtype: str) -> str | None:
@@ -64,14 +66,17 @@ class Implementation:
         return None if dtype in self.dtypes else f"does not take {dtype}"
 
     def versions(self) -> dict[str, str]:
-        """Of its packages."""
-        return {package: metadata.version(package) for package in self.packages}
+        """Of its packages, where they are installed."""
+        found = {package.partition("/")[0]: _version(package) for package in self.packages}
+        return {package: version for package, version in found.items() if version is not None}
 
     def load(self) -> Loss:
         """The callable; `LoadError` says why there is none."""
         reason = self.missing()
         if reason is not None:
-            raise LoadError(f"{self.name}: {reason}. Install it beside xent: pip install {' '.join(self.packages)}")
+            raise LoadError(
+                f"{self.name}: {reason}. Install it beside xent: pip install {self.packages[0].partition('/')[0]}"
+            )
         try:
             return self.make()
         except LoadError:
@@ -86,6 +91,15 @@ class Implementation:
             return f"from {module} import {path} as {name}"
         asked = repr(self.name) if self.signature == "logits" else f"{self.name!r}, {self.signature!r}"
         return f"from xent._implementations import find; {name} = find({asked}).load()"
+
+
+def _version(package: str) -> str | None:
+    for name in package.split("/"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def torch_has(function: str) -> Callable[[], str | None]:

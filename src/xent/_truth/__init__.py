@@ -11,3 +11,6 @@ from .numbers import Exact as Exact
 from .numbers import arithmetic as arithmetic
 from .rows import Truth as Truth
 from .rows import truth as truth
+from .ulp import Worst as Worst
+from .ulp import unit as unit
+from .ulp import worst as worst

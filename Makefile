@@ -46,13 +46,14 @@ docs: $(DOCS_READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/linear.py
+	$(BIN)/python benchmarks/tables.py --write
 
 collapse: $(READY)
 	$(BIN)/python examples/softmax_collapse.py
 
 proof: $(READY)
-	$(BIN)/python examples/proof.py
+	$(BIN)/python examples/proof.py --json benchmarks/results/proof.json
+	$(BIN)/python benchmarks/tables.py --write
 
 install: $(READY)
 

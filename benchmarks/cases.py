@@ -1,7 +1,14 @@
-"""The table of the benchmark as data: what is measured, and which ratio is asked of it."""
+"""The fixed set of the benchmark as data: what is measured, and which ratio is asked of it."""
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
+
+from torch import Tensor
+
+import xent
+from goals import BUDGETS, Goal
+from xent._bench.cases import Case
 
 
 class Goals(NamedTuple):
@@ -16,15 +23,23 @@ class Goals(NamedTuple):
 
 
 NO_GOALS = Goals()
+RATIOS = {
+    "torch": ("torch / xent", "at least"),
+    "compile": ("torch-compile / xent", "at least"),
+    "floor": ("xent / floor", "at most"),
+}
 
 
-class Case(NamedTuple):
+class Benchmark(NamedTuple):
     what: str
-    """loss, an option of it, softmax, log_softmax: forward and backward. forward: the loss without a gradient."""
+    """loss, an option of it, softmax, log_softmax: forward and backward. forward: the loss without a gradient. memory:
+    the peak of a step. Of a linear head: train, forward, memory."""
     shape: str
     dtype: str
-    goals: Goals
-    stretch: Goals = NO_GOALS
+    goals: tuple[Goal, ...]
+    case: Case
+    names: tuple[str, ...]
+    """Who takes part."""
 
     @property
     def label(self) -> str:
@@ -35,8 +50,27 @@ class Case(NamedTuple):
         return re.search(rf"(?<!\S)(?:{pattern})(?!\S)", self.label) is not None
 
 
-def rows(what: str, shapes: str, dtypes: str, goals: Goals, stretch: Goals = NO_GOALS) -> list[Case]:
-    return [Case(what, shape, dtype, goals, stretch) for dtype in dtypes.split() for shape in shapes.split()]
+def rows(what: str, shapes: str, dtypes: str, goals: Goals, stretch: Goals = NO_GOALS) -> list[Benchmark]:
+    return [_logits(what, shape, dtype, goals, stretch) for dtype in dtypes.split() for shape in shapes.split()]
+
+
+def _logits(what: str, shape: str, dtype: str, goals: Goals, stretch: Goals) -> Benchmark:
+    task = "loss" if what in ("forward", "memory") else what
+    measures = {"forward": ("forward",), "memory": ("peak",), "loss": ("step", "error")}.get(what, ("step",))
+    compiled = ("torch-compile",) if goals.compile is not None else ()
+    case = Case(task, sizes(shape), dtype, measures=measures)
+    return Benchmark(what, shape, dtype, tuple(_asked(goals, stretch)), case, ("xent", "torch", *compiled))
+
+
+def _asked(goals: Goals, stretch: Goals) -> Iterator[Goal]:
+    for name, (ratio, bound) in RATIOS.items():
+        value = getattr(goals, name)
+        if value is not None:
+            yield Goal(ratio, bound, value, getattr(stretch, name))
+
+
+def sizes(shape: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in shape.split("x"))
 
 
 LARGE = "2048x32000 512x128256"
@@ -66,10 +100,57 @@ OTHERS = [
     *rows("ignored", "2048x32000", "float32", Goals(9, 5)),
 ]
 
-SOFTMAX = [Case(what, case.shape, case.dtype, Goals(1)) for what in ("softmax", "log_softmax") for case in LOSS]
+SOFTMAX = [
+    row for what in ("softmax", "log_softmax") for one in LOSS for row in rows(what, one.shape, one.dtype, Goals(1))
+]
 
 CASES = [*LOSS, *OTHERS, *SOFTMAX]
 
-# A training step may hold one gradient beyond its input: the last 5 % are the allocator's and the kernel's counting.
-GRADIENTS = Goals(floor=1.05)
-MEMORY = rows("memory", "1024x32000 256x128256", "float32", GRADIENTS)
+IN_64_MB = "xent in 64 MB=cases:xent_in_64_mb"
+GRADIENT = Goal("xent / gradient", "at most", 1.05)
+"""A training step may hold one gradient beyond its input; the last 5 % are the allocator's and the system's."""
+MEMORY = [
+    rows("memory", shape, "float32", NO_GOALS)[0]._replace(goals=(GRADIENT,)) for shape in ("1024x32000", "256x128256")
+]
+
+
+def xent_in_64_mb(hidden: Tensor, weight: Tensor, target: Tensor, **options) -> Tensor:
+    return xent.linear_cross_entropy(hidden, weight, target, memory_budget=BUDGETS["xent in 64 MB"], **options)
+
+
+class Head(NamedTuple):
+    """What the loss of a linear head is to reach, as ratios of times."""
+
+    floor: float
+    """xent's time / that of the bare products, at most."""
+    torch: float
+    """Time of F.linear + F.cross_entropy / xent's, at least."""
+    chunked: float | None = None
+    """Time of torch's chunked op / xent's, at least; None where it does not take part."""
+
+
+def heads(what: str, shape: str, dtype: str, goals: Head) -> list[Benchmark]:
+    """Times and peaks. Of torch's chunked op no peak: in 16 bits a step takes it a minute."""
+    timed = "step" if what == "train" else "forward"
+    chunked = () if goals.chunked is None else (Goal("torch-linear / xent-linear", "at least", goals.chunked),)
+    times = (
+        Goal("xent-linear / floor", "at most", goals.floor),
+        Goal("torch / xent-linear", "at least", goals.torch),
+        *chunked,
+    )
+    peaks = tuple(Goal(f"{name} / budget", "at most", 1.1) for name in BUDGETS)
+    case, names = Case("linear", sizes(shape), dtype, measures=(timed,)), ("xent-linear", IN_64_MB, "torch")
+    if what == "forward":
+        return [Benchmark(what, shape, dtype, times + peaks, case._replace(measures=("forward", "peak")), names)]
+    return [
+        Benchmark(what, shape, dtype, times, case, (*names, *(["torch-linear"] if chunked else []))),
+        Benchmark("memory", shape, dtype, peaks, case._replace(measures=("peak",)), names),
+    ]
+
+
+HEADS = [
+    *heads("train", "2048x512x32000", "float32", Head(1.06, 1.2, 2.5)),
+    *heads("train", "2048x512x32000", "bfloat16", Head(1.15, 1.2, 5)),
+    *heads("train", "1024x1024x128256", "bfloat16", Head(1.2, 1.0, 3)),
+    *heads("forward", "2048x512x32000", "float32", Head(1.08, 1.3)),
+]

@@ -1,11 +1,18 @@
-"""The table of the README: what torch and xent answer, and what is true.
+"""What torch and xent answer, and what is true: the table of the README.
+
+    python examples/proof.py                     prints it
+    python examples/proof.py --json FILE         keeps it; benchmarks/tables.py --write puts it into the README
 
 The truth is computed here with Python's own floats (math.exp, math.fsum, math.log1p), by neither library. The
 float32 rows are exact float64 numbers, so that it is good to about 1e-15.
 """
 
+import argparse
+import json
 import math
 from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -85,12 +92,38 @@ CASES = (
 )
 
 
-def table() -> list[tuple[str, str, str, str]]:
+def table() -> list[dict[str, str]]:
     """What, true, torch, xent."""
-    return [(case.what, case.true(), case.answer(F.cross_entropy), case.answer(xent.cross_entropy)) for case in CASES]
+    return [
+        {
+            "what": case.what,
+            "true": case.true(),
+            "torch": case.answer(F.cross_entropy),
+            "xent": case.answer(xent.cross_entropy),
+        }
+        for case in CASES
+    ]
+
+
+def document(rows: list[dict[str, str]]) -> dict[str, object]:
+    """Some digits of torch's column depend on the processor, so it stands there too."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    instructions = torch.backends.cpu.get_cpu_capability()
+    versions = {"torch": torch.__version__, "xent": xent.__version__}
+    return {"schema": "xent.proof/1", "date": now, "instructions": instructions, "versions": versions, "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    rows = table()
+    print(f"| | true | torch {torch.__version__} | xent |\n|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row.values()) + " |")
+    if args.json:
+        args.json.write_text(json.dumps(document(rows), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    print("| | true | torch 2.13 | xent |\n|---|---|---|---|")
-    for row in table():
-        print("| " + " | ".join(row) + " |")
+    main()

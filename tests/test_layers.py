@@ -8,16 +8,16 @@ SOURCE = Path(__file__).parent.parent / "src" / "xent"
 
 FLOORS = [
     {"errors"},
-    {"_check", "_check_head", "_plan", "_algebra", "summary"},
+    {"_check", "_check_head", "_plan", "_algebra", "summary", "_truth", "_implementations"},
     {"backends"},
     {"ops"},
     {"functional", "linear"},
     {"modules"},
-    {"_explain"},
+    {"_explain", "_audit", "_bench"},
     {"__main__"},
 ]
 """Lowest first. A room may import from its own floor and from those below; rooms of floor 6 are strangers."""
-STRANGERS = {"_explain"}
+STRANGERS = {"_explain", "_audit", "_bench"}
 FLOOR_OF = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 FOREIGN = {
@@ -33,15 +33,28 @@ FOREIGN = {
         "linear",
         "modules",
         "_explain",
+        "_bench",
+        "_audit",
+        "_truth",
+        "_implementations",
         "__main__",
     },
     "click": {"__main__"},
-    "triton": {"backends"},
+    "triton": {"backends", "_bench"},
+    "tqdm": {"_bench"},
+    "matplotlib": {"_bench"},
+    "hypothesis": {"_audit"},
+    "flint": {"_truth"},
+    "mpmath": {"_truth"},
     "numpy": {"_explain"},
     "safetensors": {"_explain"},
     "rich": {"_explain", "__main__"},
 }
 """Who may import what from outside; whatever is not named here may not be imported at all."""
+
+
+JUDGES = {"_audit", "_truth", "_implementations"}
+"""Rooms that share no code with what they judge: they know each other and the errors, nothing else of xent."""
 
 
 def files():
@@ -75,10 +88,12 @@ def complaints(path: Path):
                     yield f"{path.name} imports {name} through the door; import it from its room"
             elif FLOOR_OF[other] > FLOOR_OF[room]:
                 yield f"{path.name} reaches up for {name}; move the shared piece down instead"
+            elif room in JUDGES and other not in JUDGES | {"errors"}:
+                yield f"{path.name} imports {name}; a judge shares no code with the accused"
             elif other != room and {other, room} <= STRANGERS:
                 yield f"{path.name} reaches across for {name}; rooms of that floor are strangers"
-        elif first == "triton" and path.parent.name != "triton":
-            yield f"{path.name} imports triton, which only backends/triton may"
+        elif first == "triton" and path.parent.name != "triton" and (room, path.name) != ("_bench", "clock.py"):
+            yield f"{path.name} imports triton, which only backends/triton may, and its clock _bench/clock"
         elif first not in sys.stdlib_module_names and room not in FOREIGN.get(first, set()):
             yield f"{path.name} imports {first}, which has no room here"
 
@@ -89,6 +104,14 @@ def test_every_room_has_a_floor():
 
 def test_imports_point_down_and_foreign_ones_have_their_room():
     assert not [complaint for path in files() for complaint in complaints(path)]
+
+
+def test_the_test_sees_a_judge_that_shares_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
+    (tmp_path / "_truth").mkdir()
+    bad = tmp_path / "_truth" / "bad.py"
+    bad.write_text("from .._plan import loss\n")
+    assert len(list(complaints(bad))) == 1
 
 
 def test_the_test_sees_a_wrong_import(tmp_path, monkeypatch):

@@ -8,6 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._audit import Report as Report
+    from ._audit import audit as audit
+    from ._bench import Comparison as Comparison
+    from ._bench import Measurements as Measurements
+    from ._bench import bench as bench
     from ._explain import Derivation as Derivation
     from ._explain import explain as explain
     from .backends.pages import empty_cache as empty_cache
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from .errors import DtypeError as DtypeError
     from .errors import FileError as FileError
     from .errors import LayoutError as LayoutError
+    from .errors import LoadError as LoadError
     from .errors import OptionError as OptionError
     from .errors import ShapeError as ShapeError
     from .errors import TargetError as TargetError
@@ -42,12 +48,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "_audit": "Report audit",
+    "_bench": "Comparison Measurements bench",
     "_explain": "Derivation explain",
     "backends.pages": "empty_cache",
     "backends.triton.flags": "check set_checks",
     "errors": (
-        "ArgumentError DeviceError DimError DtypeError FileError LayoutError OptionError ShapeError TargetError "
-        "XentError"
+        "ArgumentError DeviceError DimError DtypeError FileError LayoutError LoadError OptionError ShapeError "
+        "TargetError XentError"
     ),
     "functional": "cross_entropy cross_entropy_with_stats log_softmax nll_loss softmax",
     "linear": "linear_cross_entropy linear_cross_entropy_with_stats plan",

@@ -1,7 +1,7 @@
-"""The command line: `xent explain`, `xent info`.
+"""The command line: `xent explain`, `xent audit`, `xent bench`, `xent info`.
 
 Torch is imported by the commands, never here, so that `--help` answers at once. Exit codes: 0 fine,
-1 a threshold missed, 2 wrong usage, 3 unreadable or invalid data.
+1 a threshold missed or a finding, 2 wrong usage, 3 unreadable or invalid data, or a loss that cannot be loaded.
 """
 
 import json
@@ -121,6 +121,93 @@ def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
 
 
 @main.command()
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every implementation known by name; what is missing is told.")
+@click.option("--case", "cases", metavar="NAME", multiple=True, help="Ask this case only; may be repeated.")
+@click.option("--list", "listing", is_flag=True, help="The cases, and the implementations known by name.")
+@click.option(
+    "--signature", type=click.Choice(["logits", "linear", "hidden"]), help="What package.module:object takes."
+)
+@click.option("--dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16"]), help="One for every case.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--fuzz", metavar="N", type=click.IntRange(min=1), help="Search N random calls, too, with hypothesis.")
+@click.option("--markdown", "style", flag_value="markdown", help="As Markdown, for an issue.")
+@click.option("--summary", "style", flag_value="summary", help="One row a target, as Markdown.")
+@click.option("--json", "style", flag_value="json", help="One JSON document.")
+def audit(targets: tuple[str, ...], everything: bool, listing: bool, style: str | None, **asked: Any) -> None:
+    """Ask a cross-entropy everything that breaks one.
+
+    TARGET is a name (torch, torch-linear, liger, optax, xent, ...; --list has them all) or package.module:object: a
+    function, a class or a module of torch's signature. Exit codes: 0 it passes, 1 findings, 2 wrong usage, 3 it cannot
+    be loaded, or nothing of it judged.
+    """
+    if not (targets or everything or listing):
+        raise click.UsageError("name a TARGET, or say --all.")
+    sys.path.insert(0, os.getcwd())  # as `python -m` has it: package.module may be the caller's own
+    from ._audit import command
+    from .errors import OptionError
+
+    if listing:
+        return click.echo(command.listing())
+    with _invalid_data():
+        try:
+            reports = command.reports(targets, everything, lambda line: click.echo(line, err=True), **asked)
+        except OptionError as reason:
+            raise click.UsageError(str(reason)) from reason
+    click.echo(command.rendered(reports, style))
+    sys.exit(command.exit_code(reports))
+
+
+@main.command()
+@click.option("--shape", "shapes", metavar="NxV", multiple=True, help="4096x32000, 2x21x64x64; may be repeated.")
+@click.option("--dtype", default="float32", show_default=True, help="Or fp64, fp32, fp16, bf16.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--linear", is_flag=True, help="A linear head: shapes are NxDxV, rows, width, classes.")
+@click.option(
+    "--task",
+    default="loss",
+    show_default=True,
+    help="Or smoothing, weights, probabilities, ignored, softmax, log_softmax.",
+)
+@click.option(
+    "--implementations", metavar="A,B", help="Names, or package.module:object; label=... before it. Otherwise all."
+)
+@click.option("--measures", metavar="A,B", help="Of forward, step, peak, error; otherwise all.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Of torch; otherwise as many as it takes.")
+@click.option("--json", "kept", metavar="FILE|-", type=click.Path(path_type=Path, allow_dash=True), help="Keep it.")
+@click.option("--plot", metavar="FILE", type=click.Path(path_type=Path), help="Time against classes: .svg or .png.")
+@click.option("--markdown", is_flag=True, help="Tables that paste into an issue.")
+@click.option(
+    "--compare",
+    metavar="A B",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    help="Measure nothing: what changed from one file of --json to another.",
+)
+def bench(
+    compare: tuple[Path, Path] | None, kept: Path | None, plot: Path | None, markdown: bool, **asked: Any
+) -> None:
+    """The implementations installed here, side by side: time, memory and error on the shapes you name.
+
+    Exit codes: 2 wrong usage, 3 nothing that can be measured here, or a file that cannot be read or written.
+    """
+    sys.path.insert(0, os.getcwd())  # as `python -m` has it: package.module may be the caller's own
+    from ._bench import command
+    from .errors import OptionError, ShapeError
+
+    with _invalid_data():
+        try:
+            command.asked_for(kept, plot, compare is not None)
+            found = command.compared(*compare) if compare else command.measured(kept=kept, **asked)
+        except (OptionError, ShapeError) as reason:
+            raise click.UsageError(str(reason)) from reason
+        click.echo(command.shown(found, kept, markdown))
+        command.keep(found, kept, plot)
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the lines.")
 def info(as_json: bool) -> None:
     """Versions, devices, and which backend serves what and why."""
@@ -160,7 +247,7 @@ def _extras() -> dict[str, str | None]:
     from importlib import metadata
 
     found: dict[str, str | None] = {}
-    for package in ("rich", "numpy", "mpmath", "safetensors", "python-flint", "triton"):
+    for package in ("rich", "numpy", "mpmath", "safetensors", "python-flint", "triton", "tqdm", "matplotlib"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

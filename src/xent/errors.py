@@ -43,3 +43,7 @@ class DeviceError(XentError, RuntimeError):
 
 class FileError(XentError, OSError):
     """A file that cannot be read as logits and targets (command line: exit code 3)."""
+
+
+class LoadError(XentError, ImportError):
+    """An implementation that cannot be loaded (command line: exit code 3)."""

@@ -1,0 +1,1 @@
+"""Renderers: functions from Measurements to text. None computes what it shows."""

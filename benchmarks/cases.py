@@ -57,9 +57,11 @@ def rows(what: str, shapes: str, dtypes: str, goals: Goals, stretch: Goals = NO_
 def _logits(what: str, shape: str, dtype: str, goals: Goals, stretch: Goals) -> Benchmark:
     task = "loss" if what in ("forward", "memory") else what
     measures = {"forward": ("forward",), "memory": ("peak",), "loss": ("step", "error")}.get(what, ("step",))
-    compiled = ("torch-compile",) if goals.compile is not None else ()
+    others = ("torch-compile",) if goals.compile is not None else ()
+    if what == "loss" and shape in LARGE:
+        others = (*others, IN_FORWARD)
     case = Case(task, sizes(shape), dtype, measures=measures)
-    return Benchmark(what, shape, dtype, tuple(_asked(goals, stretch)), case, ("xent", "torch", *compiled))
+    return Benchmark(what, shape, dtype, tuple(_asked(goals, stretch)), case, ("xent", "torch", *others))
 
 
 def _asked(goals: Goals, stretch: Goals) -> Iterator[Goal]:
@@ -74,6 +76,16 @@ def sizes(shape: str) -> tuple[int, ...]:
 
 
 LARGE = "2048x32000 512x128256"
+IN_FORWARD = "xent, gradient in forward=cases:xent_with_its_gradient"
+
+
+def xent_with_its_gradient(input: Tensor, target: Tensor, *args, **options) -> Tensor:
+    xent.set_grad_in_forward(True)
+    try:
+        return xent.cross_entropy(input, target, *args, **options)
+    finally:
+        xent.set_grad_in_forward(None)
+
 
 LOSS = [
     *rows("loss", LARGE, "float32", Goals(12, 6, 2.0), Goals(16, 8, 1.6)),

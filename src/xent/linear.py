@@ -59,7 +59,8 @@ def linear_cross_entropy(
         ShapeError: the tensors do not fit one another.
         DtypeError: integer or complex hidden states, two dtypes outside autocast, labels that are not integers.
         OptionError: an unknown reduction, smoothing outside 0 ... 1, a budget below 1.
-        ArgumentError: not a tensor, a budget that is no int. DeviceError: two devices.
+        ArgumentError: not a tensor, a budget that is no int.
+        DeviceError: two devices.
 
     Source: the tiles of Wijmans et al., *Cut your losses in large-vocabulary language models* (2025), with gradients
     in the forward pass as in Hsu et al., *Liger kernel* (2024).
@@ -153,7 +154,7 @@ def _sums(input: Tensor, head: Tensor, target: Tensor, reduction: str, token_wei
 
 
 class HeadPlan(NamedTuple):
-    """What :func:`plan` tells."""
+    """What :func:`xent.plan` tells."""
 
     rows: int
     """Of a tile of logits."""
@@ -166,7 +167,7 @@ class HeadPlan(NamedTuple):
     flops: int
     """Of these products."""
     bytes: int
-    """Beside inputs and results: a tile, and float32 sums of 16-bit gradients."""
+    """Beside inputs and results, for a tile and for float32 sums of 16-bit gradients."""
     logits: int
     """Bytes of all logits, which do not exist."""
 

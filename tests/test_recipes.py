@@ -55,11 +55,9 @@ def test_a_backend_and_a_family_are_a_file_and_a_line_and_the_tests_take_them(co
     with (copy / "tests/cases.py").open("a", encoding="utf-8") as cases:
         cases.write("\n\n" + "\n".join(lines) + "\n")
 
-    few = "(plain and (test_labels or threads) and (cold or right or threads) and not (131073 or long)) or imports_point_down"
-    chosen = "test_accuracy.py::test_labels", "backends/test_promises.py::test_threads_change_no_bit", "test_layers.py"
-    out = python(
-        copy, "-m", "pytest", "-p", "no:cacheprovider", "-vv", "-k", few, *(f"tests/{path}" for path in chosen)
-    )
+    few = "(plain and (cold or right or threads_change) and not 131073) or point_down"
+    files = "tests/test_accuracy.py::test_labels", "tests/backends/test_promises.py", "tests/test_layers.py"
+    out = python(copy, "-m", "pytest", "-p", "no:cacheprovider", "-vv", "-k", few, *files)
     assert re.search(r"test_labels\[plain-cold-float32\] PASSED", out)
     assert re.search(r"test_threads_change_no_bit\[plain-10-float32\] PASSED", out)
     assert re.search(r"test_imports_point_down\w+ PASSED", out)

@@ -35,7 +35,9 @@ template <class T, class V> class Beside {
     // `room`: for the exponentials of `lanes` rows, `wide` apart.
     Beside(int64_t classes, Wide *room, int64_t wide, bool past) : size(classes), room(room), wide(wide), past(past) {}
 
-    int64_t count = 0;
+    // What is asked of memory while exponentials are computed, which is all that memory has to do then: the rows of the
+    // next batch, `next` elements on, and the place of the results. It took a fifth of the time of 4,096 rows of 1,000.
+    int64_t count = 0, next = 0;
     const T *x[lanes], *q[lanes], *g[lanes];
     T *out[lanes];
 
@@ -177,14 +179,21 @@ template <class T, class V> class Beside {
     template <bool keep> struct Line {
         Exponential<V, carried> exp;
         const T *x;
+        T *to;
+        int64_t next;
         Wide *kept;
         V top;
         int level = 0;
         SumOf<V, careful> sum;
         XENT_INLINE void begin(const Beside &all, int64_t k, Wide peak) {
-            exp = all.exponentials.of(k), x = all.x[k], kept = all.room + k * all.wide, top = V::of(peak);
+            exp = all.exponentials.of(k), top = V::of(peak);
+            x = all.x[k], to = all.out[k], next = all.next, kept = all.room + k * all.wide;
         }
-        XENT_INLINE V at(int64_t j) { return other(j, Io<V, T>::load(x + j)); }
+        XENT_INLINE V at(int64_t j) {
+            __builtin_prefetch(x + next + j, 0, 2);
+            if (keep) __builtin_prefetch(to + j, 1, 2);
+            return other(j, Io<V, T>::load(x + j));
+        }
         XENT_INLINE V other(int64_t j, V v) {
             const V e = exp(v);
             const auto at = equal(v, top);

@@ -1,5 +1,6 @@
 // Memory for large results, mapped once and taken again and again: a fresh page costs a fault, 1 to 2 us every 4 KB,
-// which is four fifths of the time of a large gradient. What lies idle is the system's to take (MADV_FREE).
+// which is four fifths of the time of a large gradient. What lies idle is the system's to take (MADV_FREE), but for one
+// small block.
 #pragma once
 
 #include <cstddef>
@@ -26,6 +27,7 @@ struct Block {
     void *start;
     std::size_t size;
     Block *next;
+    bool free;  // marked as the system's to take
 };
 
 struct Held {
@@ -67,14 +69,21 @@ class Pages {
 
     // Only the last owner may call it. From here on the system may take the pages away, at a moment of its own, even
     // between the next `take` and the first write: a taker may not care about the content, and a write to a page
-    // keeps it.
+    // keeps it. A small block is spared that until another is given back: the first write to pages that are free took
+    // 12 us for each MB, a third of the time of copying them.
     void give_back(Block *block) noexcept {
-        const bool kept = madvise(block->start, block->size, MADV_FREE) == 0;  // not before Linux 4.5, nor when locked
-        Block *old = nullptr;
+        block->free = block->size > small && mark(block);
+        const bool kept = block->free || block->size <= small;
+        Block *old = nullptr, *refused = nullptr;
         {
             const std::lock_guard<std::mutex> lock(mutex);
             held.used -= block->size;
             if (kept) {
+                if (idle && !idle->free && !(idle->free = mark(idle))) {
+                    refused = idle;
+                    idle = idle->next;
+                    held.idle -= refused->size;
+                }
                 block->next = idle;
                 idle = block;
                 held.idle += block->size;
@@ -82,6 +91,7 @@ class Pages {
             }
         }
         unmap(kept ? old : alone(block));
+        if (refused) unmap(alone(refused));
     }
 
     // How many bytes may lie idle; nothing is kept at 0.
@@ -112,6 +122,8 @@ class Pages {
 
   private:
     static constexpr std::size_t unit = std::size_t(2) << 20;  // a huge page of x86-64, and of ARM with pages of 4 KB
+
+    static constexpr std::size_t small = std::size_t(32) << 20;  // as much as glibc keeps of what a program has freed
 
     std::mutex mutex;
     std::size_t limit = 0;
@@ -151,6 +163,9 @@ class Pages {
         return old;
     }
 
+    // Not before Linux 4.5, nor where memory is locked.
+    static bool mark(Block *block) { return madvise(block->start, block->size, MADV_FREE) == 0; }
+
     static Block *alone(Block *block) {
         block->next = nullptr;
         return block;
@@ -170,7 +185,7 @@ class Pages {
     }
 
     static Block *map(std::size_t bytes) {
-        Block *block = new (std::nothrow) Block{nullptr, bytes, nullptr};
+        Block *block = new (std::nothrow) Block{nullptr, bytes, nullptr, false};
         if (!block) return nullptr;
         void *room = mmap(nullptr, bytes + unit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
         if (room == MAP_FAILED) {

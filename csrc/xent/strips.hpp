@@ -30,6 +30,8 @@ template <class T, class V> class Strip {
     void scatter(int64_t at, int64_t count) {
         if (!direct && memory.view.data) copied.load(0, count, at);
     }
+    // From row to row as they lie in memory; what is copied always takes the same place.
+    int64_t step() const { return !direct ? 0 : memory.inner == 1 ? memory.view.outer : memory.view.inner; }
     // Row k of the group that was gathered, or is to be scattered, at `at`; null where there is no tensor.
     T *row(int64_t at, int64_t k) {
         if (!memory.view.data) return nullptr;
@@ -52,7 +54,8 @@ template <class T> class Strips : Work<T> {
 
    public:
     Strips(const Call &call, Tally &tally, bool past)
-        : Base(call, tally), past(past), wide(call.classes + 64), kept(static_cast<size_t>(lanes * wide)),
+        : Base(call, tally), past(past), wide((call.classes + 15) / 16 * 16 + 16), room(static_cast<size_t>(lanes * wide) + 16),
+          kept(room.data() + (64 - reinterpret_cast<uintptr_t>(room.data()) % 64) % 64 / sizeof(Wide)),
           x(call.rows, call), q(this->soft ? call.target : nothing, call), g(call.slope, call),
           out(call.out, call) {}
 
@@ -72,8 +75,8 @@ template <class T> class Strips : Work<T> {
     // Rows r + at ... r + at + count - 1.
     void batch(int64_t r, int64_t at, int64_t count) {
         x.gather(at, count), q.gather(at, count), g.gather(at, count);
-        Beside<T, V> kernel(call.classes, kept.data(), wide, past && call.out.classes == 1);
-        kernel.count = count;
+        Beside<T, V> kernel(call.classes, kept, wide, past && call.out.classes == 1);
+        kernel.count = count, kernel.next = x.step() * lanes;
         for (int64_t k = 0; k < count; k++) {
             kernel.x[k] = x.row(at, k), kernel.q[k] = q.row(at, k), kernel.g[k] = g.row(at, k);
             kernel.out[k] = out.row(at, k);
@@ -87,7 +90,8 @@ template <class T> class Strips : Work<T> {
 
     const bool past;
     const int64_t wide;
-    std::vector<Wide> kept;
+    std::vector<Wide> room;
+    Wide *kept;  // on a line of the cache, as are the rows after it
     Strip<T, V> x, q, g, out;
     static constexpr View nothing{nullptr, 0, 1, 0};
 };

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .modules import LogSoftmax as LogSoftmax
     from .modules import NLLLoss as NLLLoss
     from .modules import Softmax as Softmax
+    from .ops.direct import set_grad_in_forward as set_grad_in_forward
     from .ops.losses import LossStats as LossStats
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ _HOMES = {
     "functional": "cross_entropy cross_entropy_with_stats log_softmax nll_loss softmax",
     "linear": "linear_cross_entropy linear_cross_entropy_with_stats plan",
     "modules": "CrossEntropyLoss LinearCrossEntropyLoss LogSoftmax NLLLoss Softmax",
+    "ops.direct": "set_grad_in_forward",
     "ops.losses": "LossStats",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -120,6 +120,23 @@ def places(value: Any) -> int:
     return by
 
 
+def forward_limit(value: Any, default: int) -> float:
+    """Bytes of logits whose gradient is made in the forward pass."""
+    if value is None:
+        return default
+    if isinstance(value, bool):
+        return math.inf if value else -1
+    size = integer(value)
+    if size is None:
+        raise ArgumentError(
+            f"limit must be an int, True, False or None, got {type(value).__name__} ({value!r}).\n"
+            f"  It is a number of bytes: 64 * 2**20 for 64 MiB of logits, True for any."
+        )
+    if size < 0:
+        raise OptionError(f"limit is {size} bytes; expected at least 0.\n  False turns it off, None is the default.")
+    return size
+
+
 def shift(value: Any, target: Tensor) -> int:
     """By how many places labels move to the front of their last dimension."""
     by = places(value)

@@ -24,6 +24,7 @@ from xent.backends import native, pages
 
 MB = 2**20
 STATUS = Path("/proc/self/status")
+SMAPS = Path("/proc/self/smaps")
 POOL = pages._native
 
 pytestmark = pytest.mark.skipif(
@@ -186,20 +187,44 @@ def test_empty_cache_gives_back_what_is_idle_and_nothing_else():
 @pytest.mark.skipif(not STATUS.exists(), reason="no /proc")
 def test_what_is_idle_is_the_systems_to_take():
     """MADV_PAGEOUT does what the system does when it runs short: it drops pages marked as free, without swap."""
-    alive, idle = take(16).fill_(1), take(16).fill_(2)
+    alive, idle = take(36).fill_(1), take(36).fill_(2)
     places = alive.data_ptr(), idle.data_ptr()
     del idle
     before = of_process("VmRSS")
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     for place in places:
-        if madvise(place, 16 * MB, 21) != 0:
+        if madvise(place, 36 * MB, 21) != 0:
             pytest.skip("no MADV_PAGEOUT before Linux 5.4")
-    assert before - of_process("VmRSS") > 15
-    again = take(16).fill_(3)
+    assert before - of_process("VmRSS") > 35
+    again = take(36).fill_(3)
     assert again.data_ptr() == places[1]
     assert (alive == 1).all()
     assert (again == 3).all()
+
+
+def free_of(place):
+    """MB at this address that are marked as free."""
+    inside = False
+    for line in SMAPS.read_text().splitlines():
+        if mapping := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(mapping[1], 16) <= place < int(mapping[2], 16)
+        elif inside and line.startswith("LazyFree:"):
+            return int(line.split()[1]) / 1024
+    return pytest.skip("no LazyFree in /proc/self/smaps")
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="no /proc")
+def test_a_small_block_is_spared_until_the_next_is_idle():
+    first, second = take(16).fill_(1), take(8).fill_(2)
+    places = first.data_ptr(), second.data_ptr()
+    del first
+    assert free_of(places[0]) == 0
+    del second
+    assert free_of(places[1]) == 0
+    total = sum(int(size) for size in re.findall(r"LazyFree: +(\d+) kB", SMAPS.read_text())) / 1024
+    assert total == 16  # mappings that lie side by side are one
+    assert held() == (24, 0)
 
 
 def test_threads_take_and_let_go_at_once():

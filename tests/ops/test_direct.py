@@ -9,6 +9,7 @@ import copy
 import functools
 import gc
 import itertools
+import math
 import pickle
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_plain_calls_take_it_whatever_the_layout(layout, dtype, calls, monkeypat
         with Contributions():
             _, size = torchs(x, q.double() if soft else y, **wide)
         for limit in (1 << 30, 0):
-            monkeypatch.setattr(direct, "IN_FORWARD", limit)
+            monkeypatch.setattr(direct, "_limit", limit)
             calls.clear()
             assert direct.serves(x, target, options["weight"])
             given = x if isinstance(x, torch.nn.Parameter) else x.detach().requires_grad_()
@@ -435,7 +436,7 @@ SHAPES += [(2, 5, 17), (1, 21, 4, 16)]
 @fused
 def test_numbers_are_those_of_the_long_way(shape, dtype, limit, calls, monkeypatch):
     """The loss within an ulp of what it is rounded to, or 4 in float64, where two log1p of 1.4 and 0.8 ulp meet."""
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     g = torch.Generator().manual_seed(sum(shape))
     outer, classes, *inner = shape
     x = hostile((outer, classes, int(torch.tensor(inner).prod())), dtype, g).reshape(shape)
@@ -461,7 +462,7 @@ def test_numbers_are_those_of_the_long_way(shape, dtype, limit, calls, monkeypat
 @fused
 def test_rows_that_ask_nothing(dtype, limit, monkeypatch):
     """All ignored, weights of zero, distributions of zeros: torch's nan or 0, and a gradient of 0."""
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     x = X.to(dtype)
     bad = x.clone()
     bad[2] = NAN
@@ -523,7 +524,7 @@ UPSTREAM = [1.0, 3.7, 2.0**16, 2.0**-30, 0.0, -1.0, NAN, INF, -INF]
 @DTYPES
 @fused
 def test_the_gradient_takes_any_factor(upstream, dtype, limit, monkeypatch):
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     for (soft, weighted, smoothing), reduction in itertools.product(OPTIONS, REDUCTIONS):
         options = {"weight": W.to(dtype) if weighted else None, "label_smoothing": smoothing, "reduction": reduction}
         target = Q.to(dtype) if soft else Y
@@ -552,7 +553,7 @@ def test_unreduced_losses_take_factors_of_any_layout(view):
 @reductions
 @fused
 def test_asked_twice_it_answers_twice_and_never_with_the_same_tensor(reduction, limit, monkeypatch):
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     for (soft, weighted, smoothing), classes in itertools.product(OPTIONS, (3, 300)):
         x = leaf(torch.randn(4, classes))
         q, w = torch.rand(4, classes), torch.rand(classes) if weighted else None
@@ -603,7 +604,7 @@ def test_gradients_accumulate(reduction):
 @reductions
 @fused
 def test_second_derivatives(reduction, limit, monkeypatch, calls):
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     for soft, weighted, smoothing in OPTIONS:
         options = {"weight": W if weighted else None, "label_smoothing": smoothing, "reduction": reduction}
 
@@ -632,7 +633,7 @@ def test_the_factor_has_a_derivative_too(reduction):
 @fused
 def test_many_factors_at_once(reduction, limit, monkeypatch):
     """`is_grads_batched`, `jacobian(vectorize=True)` and vmap over the backward pass alone."""
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     shape = (4,) if reduction == "none" else ()
     v = torch.randn(5, *shape, dtype=torch.float64)
     x, results = leaf(X), []
@@ -747,7 +748,7 @@ def test_no_gradient_comes_back_where_none_goes_in():
 @reductions
 @fused
 def test_hooks_see_and_change_the_gradient(reduction, limit, monkeypatch):
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     want = torchs(X, Y, reduction=reduction)[1]
     x, seen = leaf(X), []
     x.register_hook(lambda g: seen.append(g.clone()) or g.mul_(2))
@@ -767,7 +768,7 @@ def test_hooks_see_and_change_the_gradient(reduction, limit, monkeypatch):
 @reductions
 @fused
 def test_hooks_on_saved_tensors(reduction, limit, monkeypatch):
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     for upstream, (soft, weighted, smoothing) in itertools.product((1.0, 3.0), OPTIONS):
         target, options = Q if soft else Y, {"weight": W if weighted else None, "label_smoothing": smoothing}
         v = torch.full((4,) if reduction == "none" else (), upstream, dtype=torch.float64)
@@ -806,7 +807,7 @@ def test_checkpoints(reentrant, reduction, calls):
 @pytest.mark.parametrize("changed", ["logits", "labels", "probabilities", "weight"])
 def test_what_changes_in_place_is_noticed(changed, reduction, limit, monkeypatch):
     """Never a wrong gradient: an error, as torch has it."""
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     base = leaf(X)
     given = {"logits": base * 1, "labels": Y.clone(), "probabilities": Q.clone(), "weight": W.clone()}
     target = given["probabilities" if changed == "probabilities" else "labels"]
@@ -950,7 +951,7 @@ def test_in_place_work_on_the_loss(reduction):
 def test_nothing_is_kept_once_the_loss_is_gone():
     for limit in (direct.IN_FORWARD, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(direct, "IN_FORWARD", limit)
+            patch.setattr(direct, "_limit", limit)
             x, y, w = leaf(X), Y.clone(), W.clone()
             loss = xent.cross_entropy(x, y, weight=w)
             watched = [weakref.ref(t) for t in (x, y, w)]
@@ -982,7 +983,7 @@ WRONG = {
 @reductions
 @fused
 def test_a_label_that_is_no_class_is_refused(name, reduction, limit, monkeypatch, calls):
-    monkeypatch.setattr(direct, "IN_FORWARD", limit)
+    monkeypatch.setattr(direct, "_limit", limit)
     dtype, wrong = WRONG[name]
     for classes, rows in ((3, 4), (300, 4), (3, 40_000)):
         if 0 < wrong < classes:
@@ -1011,3 +1012,50 @@ def test_a_refused_call_leaves_nothing_behind():
     del x
     gc.collect()
     assert alive() is None
+
+
+@pytest.fixture
+def default_limit():
+    yield
+    xent.set_grad_in_forward(None)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(9, 2), (33, 10), (17, 100), (5, 4097), (2, 131_073), (3, 30, 7)], ids=str)
+def test_a_gradient_has_the_same_bits_in_either_pass(shape, dtype, default_limit):
+    generator = torch.Generator().manual_seed(3)
+    x = hostile((shape[0], shape[1], math.prod(shape[2:])), dtype, generator).reshape(shape)
+    y = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
+    for logits in (x, x.where(x.isfinite(), 0.0)):
+        found = []
+        for limit in (True, False):
+            xent.set_grad_in_forward(limit)
+            found.append(loss_and_gradient(logits, y))
+        for in_forward, in_backward in zip(*found, strict=True):
+            same(in_forward, in_backward)
+
+
+def test_who_sets_where_gradients_are_made(default_limit, monkeypatch):
+    made = []
+    whole = native.loss
+    monkeypatch.setattr(
+        native,
+        "loss",
+        lambda *a, gradient=None, **b: (made.append(gradient is not None), whole(*a, gradient=gradient, **b))[1],
+    )
+    small, large = torch.zeros(4, 8), torch.zeros(1, 8 << 20).expand(2, -1).contiguous()
+    for limit, of_small, of_large in [
+        (None, 1, 0),
+        (True, 1, 1),
+        (False, 0, 0),
+        (64, 0, 0),
+        (128, 1, 0),
+        (1 << 26, 1, 1),
+    ]:
+        xent.set_grad_in_forward(limit)
+        for x in (small, large):
+            xent.cross_entropy(x.requires_grad_(), torch.zeros(len(x), dtype=torch.int64))
+        assert made[-2:] == [bool(of_small), bool(of_large)], limit
+    for wrong, error in ((1.5, xent.ArgumentError), ("auto", xent.ArgumentError), (-1, xent.OptionError)):
+        with pytest.raises(error, match="limit"):
+            xent.set_grad_in_forward(wrong)

@@ -47,10 +47,10 @@ def empty_cache() -> int:
 
     On a CPU, the results of :func:`softmax` and :func:`log_softmax` and the gradients of these two and of
     :func:`cross_entropy` lie, from 4 MB on, in pages that stay mapped when the tensor dies and then serve the next
-    one of about its size. Idle pages are marked as free (``MADV_FREE``): the system takes them when it runs short,
-    and until then counts them as the process's. The environment variable ``XENT_PAGE_CACHE``, read once, says how
-    many bytes may lie idle, and turns the pool off at 0; where it is not set, it is an eighth of the machine's
-    memory, 4 GiB at most. What is alive is left alone.
+    one of about its size. Idle pages are marked as free (``MADV_FREE``), but for the last 32 MiB: the system takes
+    them when it runs short, and until then counts them as the process's. The environment variable
+    ``XENT_PAGE_CACHE``, read once, says how many bytes may lie idle, and turns the pool off at 0; where it is not
+    set, it is an eighth of the machine's memory, 4 GiB at most. What is alive is left alone.
 
     Returns:
         int: the bytes given back, 0 without a pool.

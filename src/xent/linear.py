@@ -31,7 +31,7 @@ def linear_cross_entropy(
 ) -> Tensor:
     r"""Cross-entropy of the logits ``input @ linear_weight.T + linear_bias``, which never exist as a whole, in nats.
 
-    .. math:: \ell_n = \operatorname{cross\_entropy}(x_n W^\top + b,\; y_n)
+    .. math:: \ell_n = \text{cross entropy}(x_n W^\top + b,\; y_n)
 
     The logits are made and used a tile at a time, in the dtype that :func:`torch.nn.functional.linear` gives them.
     A mean or a sum makes the gradients in the forward pass, with three matrix products; ``reduction='none'``, a
@@ -110,7 +110,7 @@ def linear_cross_entropy_with_stats(
 ) -> ops.LossStats:
     r"""Cross-entropy of a linear head, and what its rows of logits tell on the way, in nats.
 
-    .. math:: \operatorname{cross\_entropy\_with\_stats}(x_n W^\top + b,\; y_n)
+    .. math:: \text{cross entropy with stats}(x_n W^\top + b,\; y_n)
 
     The logits never exist as a whole: the walk over the tiles that makes the loss gives the by-products of
     :func:`cross_entropy_with_stats`. There is one matrix product, and a second where `memory_budget` has no room for a

@@ -17,17 +17,14 @@ NAMES = {
     "torch": {
         ("function", GENERATED): (
             "torch.nn.functional.softmax torch.nn.functional.log_softmax torch.nn.functional.nll_loss "
-            "torch.nn.functional.cross_entropy torch.nn.functional.linear torch.nn.functional.linear_cross_entropy "
-            "torch.nn.functional.binary_cross_entropy_with_logits torch.nn.utils.clip_grad_norm_ "
-            "torch.cuda.empty_cache torch.compile"
+            "torch.nn.functional.cross_entropy torch.nn.functional.linear torch.nn.functional.linear_cross_entropy"
         ),
         ("class", GENERATED): (
             "torch.nn.Softmax torch.nn.LogSoftmax torch.nn.NLLLoss torch.nn.CrossEntropyLoss "
-            "torch.nn.LinearCrossEntropyLoss torch.nn.Module"
+            "torch.nn.LinearCrossEntropyLoss"
         ),
         ("class", "tensors.html#{name}"): "torch.Tensor",
         ("class", "tensor_attributes.html#{name}"): "torch.dtype torch.device",
-        ("class", "amp.html#{name}"): "torch.autocast",
         ("module", "func.html"): "torch.func",
     },
     "python": {
@@ -37,10 +34,6 @@ NAMES = {
         ("class", "library/pathlib.html#{name}"): "pathlib.Path",
         ("data", "library/constants.html#{name}"): "None",
         ("data", "library/typing.html#{name}"): "typing.Any",
-        ("class", "library/typing.html#{name}"): "typing.NamedTuple",
-        ("exception", "library/exceptions.html#{name}"): (
-            "Exception IndexError RuntimeError ValueError NotImplementedError TypeError OSError"
-        ),
     },
 }
 

@@ -180,7 +180,7 @@ def main() -> None:
     if args.peak:
         return print(peak(*args.peak))
     result = {"machine": machine(), "rounds": args.rounds, "rows": []}
-    for head in tqdm([head for head in HEADS if args.only in head.label], leave=False):
+    for head in tqdm([head for head in HEADS if re.search(args.only, head.label)], leave=False):
         result["rows"].append(row_of(head, args.rounds))
         tqdm.write(line_of(result["rows"][-1]))
     path = args.json or (None if args.only else RESULTS)

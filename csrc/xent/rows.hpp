@@ -203,7 +203,7 @@ template <class T, class V> class Row {
             }
             for (; j + lanes <= size; j += lanes) ahead(x + j), Io<V, O>::stream(out + j, value(j, full(x + j)));
         }
-        for (; j + lanes <= size; j += lanes) Io<V, O>::store(out + j, value(j, full(x + j)));
+        for (; j + lanes <= size; j += lanes) ahead(x + j), Io<V, O>::store(out + j, value(j, full(x + j)));
         if (j < size) Io<V, O>::store_part(out + j, value(j, logits_at(j)), size - j);
     }
 

@@ -13,6 +13,9 @@ from docutils.utils.math.latex2mathml import tex2mathml
 APPLIED = re.compile(r"<mo>&ApplyFunction;</mo>(?!\s*(?:<mrow>\s*)?<mo[^>]*>[(\[])")
 """Behind the name of a function, where no bracket follows: browsers leave no space there, TeX does."""
 
+BIG = re.compile(r"\\([bB]igg?)([(\[)\]])")
+"""docutils knows the sizes of brackets by their side only: \\bigl, \\bigr."""
+
 
 def setup(app: Any) -> dict[str, bool]:
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
@@ -32,6 +35,7 @@ def _block(self: Any, node: Any) -> None:
 def _translated(formula: str, as_block: bool) -> str:
     from sphinx.errors import ExtensionError
 
+    formula = BIG.sub(lambda found: f"\\{found[1]}{'l' if found[2] in '([' else 'r'}{found[2]}", formula)
     try:
         return APPLIED.sub('<mspace width="0.17em"/>', tex2mathml(formula, as_block=as_block))
     except MathError as reason:

@@ -44,7 +44,7 @@ def log_softmax(
 ) -> Tensor:
     r"""Logarithms of the probabilities of each row of logits, in nats.
 
-    .. math:: \log p_j = (x_j - m) - \operatorname{log1p}\Bigl(\sum_{k \ne k^*} e^{x_k - m}\Bigr),
+    .. math:: \log p_j = (x_j - m) - \operatorname{log1p}\Big(\sum_{k \ne k^*} e^{x_k - m}\Big),
               \qquad m = x_{k^*} = \max_k x_k
 
     Shape:
@@ -140,7 +140,7 @@ def cross_entropy(
 
         \ell_n = (1 - e)\, w_{y_n} l_{n y_n} + \frac{e}{V} \sum_j w_j l_{nj}
         \qquad\text{or}\qquad
-        \ell_n = \sum_j \Bigl((1 - e)\, q_{nj} + \frac{e}{V}\Bigr) w_j l_{nj}
+        \ell_n = \sum_j \Big((1 - e)\, q_{nj} + \frac{e}{V}\Big) w_j l_{nj}
 
     for labels :math:`y` and for probabilities :math:`q`. The mean divides by :math:`\sum_n w_{y_n}` over the
     rows not ignored for labels, and by the number of rows for probabilities, as torch does.

@@ -37,8 +37,8 @@ def explain(
     For each row shown: the peak :math:`m`, the exponentials :math:`e^{z_j - m}`, their sum :math:`1 + r`, the
     probabilities, the picked one, its surprise :math:`\log(1 + r) - (z_y - m)`, and the gradient
 
-    .. math:: \frac{\partial L}{\partial z_j} = \frac{1}{D}\Bigl(p_j \sum_k a_k - a_j\Bigr), \qquad
-              a_j = w_j\bigl((1 - e)\, q_j + e / V\bigr)
+    .. math:: \frac{\partial L}{\partial z_j} = \frac{1}{D}\Big(p_j \sum_k a_k - a_j\Big), \qquad
+              a_j = w_j\big((1 - e)\, q_j + e / V\big)
 
     with :math:`D` what the reduction divides by. Then the reduction, and the same number by every route.
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from digits import Digits, accuracy, digits
+from pictures import TORCH, XENT, panels, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -89,25 +90,16 @@ def table(points: list[Point], rows: int = 8) -> str:
 
 
 def plot(runs: dict[str, list[Point]], path: Path) -> None:
-    """Both curves of both runs, as a picture whose bytes depend on the numbers only."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "xent"
-    from matplotlib import pyplot
-
-    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 5.2), layout="constrained")
-    for (name, points), colour in zip(runs.items(), ("#c0392b", "#1f6f8b"), strict=True):
+    """Both curves of both runs."""
+    figure, (above, below) = panels(2, height=5.2)
+    for (name, points), colour in zip(runs.items(), (TORCH, XENT), strict=True):
         steps = [point.step for point in points]
         above.plot(steps, [100 * point.lost for point in points], color=colour, label=name)
         below.plot(steps, [point.mean_logit for point in points], color=colour, label=name)
     above.set(title="training rows whose loss is 0 and should not be", ylabel="%", ylim=(-3, 103))
     below.set(title="mean logit", xlabel="step")
     above.legend(frameon=False)
-    for axes in (above, below):
-        axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def main() -> None:

@@ -17,11 +17,9 @@ pytestmark = [
 
 ROUNDED = (0.51, 0.51, 0.51, 0.51)
 # ulp allowed: loss of a row, entry of its gradient, entry of log_softmax, entry of softmax
-BUDGETS = {
-    "reference": {torch.float64: (4, 8, 4, 8), torch.float32: ROUNDED},
-    "triton": {torch.float64: (4, 8, 4, 8), torch.float32: (2, 3, 2, 3)},
-    "native": {torch.float64: (4, 8, 4, 8), torch.float32: (2, 3, 2, 3)},
-}
+PROMISED = {torch.float64: (4, 8, 4, 8), torch.float32: (2, 3, 2, 3)}
+BUDGETS = {"reference": {torch.float64: (4, 8, 4, 8), torch.float32: ROUNDED}}
+"""Of backends that promise more than they owe."""
 KINDS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 DTYPES = pytest.mark.parametrize("dtype", KINDS, ids=lambda d: str(d)[6:])
 SIZES = {1: 8, 2: 300, 3: 300, 10: 300, 127: 40, 1000: 12, 1025: 12, 32000: 2}
@@ -30,7 +28,7 @@ LONG_SIZES = {128256: 4, 131073: 2, 300001: 1}
 
 def budget(dtype):
     """Of the backend that serves now."""
-    return BUDGETS[backends.choose(torch.device("cpu")).name].get(dtype, ROUNDED)
+    return BUDGETS.get(backends.choose(torch.device("cpu")).name, PROMISED).get(dtype, ROUNDED)
 
 
 def sample(name, rows, classes, dtype):

@@ -51,6 +51,15 @@ def test_a_language_model_learns_the_same_without_logits(run):
     assert float(out.split()[-1]) < 1e-5
 
 
+def test_margins_cost_torch_its_digits_and_xent_none(run, tmp_path):
+    out = run("margins.py", "--plot", str(tmp_path / "margins.svg"))
+    torch_errors, xent_errors = (list(map(float, line.split()[1:])) for line in out.splitlines()[1:3])
+    assert torch_errors[1] > 0.01
+    assert torch_errors[2] == 1.0
+    assert max(xent_errors) < 2.4e-7
+    assert "</svg>" in (tmp_path / "margins.svg").read_text()
+
+
 def test_collapse_starts_at_equal_points_and_draws_its_picture(run, tmp_path):
     picture = tmp_path / "deep" / "collapse.svg"
     out = run("softmax_collapse.py", "--steps", "40", "--every", "20", "--plot", str(picture))

@@ -172,7 +172,8 @@ def cross_entropy(
         DtypeError: integer or complex logits, integer one-hot targets, labels that are not integers.
         OptionError: an unknown reduction, smoothing outside 0 ... 1, `ignore_index` with probabilities, a `softcap` or
             `logit_scale` that is not above 0, a `z_loss` below.
-        ArgumentError: not a tensor, or not a number. DeviceError: two devices.
+        ArgumentError: not a tensor, or not a number.
+        DeviceError: two devices.
 
     Source: ``notebooks/from_softmax_to_cross_entropy.md``; the smoothing of Szegedy et al., *Rethinking the
     Inception architecture for computer vision* (2016).

@@ -31,7 +31,7 @@ def linear_cross_entropy(
 ) -> Tensor:
     r"""Cross-entropy of the logits ``input @ linear_weight.T + linear_bias``, which never exist as a whole, in nats.
 
-    .. math:: \ell_n = \operatorname{cross\_entropy}(x_n W^\top + b,\; y_n)
+    .. math:: \ell_n = \text{cross entropy}(x_n W^\top + b,\; y_n)
 
     The logits are made and used a tile at a time, in the dtype that :func:`torch.nn.functional.linear` gives them.
     A mean or a sum makes the gradients in the forward pass, with three matrix products; ``reduction='none'``, a
@@ -59,7 +59,8 @@ def linear_cross_entropy(
         ShapeError: the tensors do not fit one another.
         DtypeError: integer or complex hidden states, two dtypes outside autocast, labels that are not integers.
         OptionError: an unknown reduction, smoothing outside 0 ... 1, a budget below 1.
-        ArgumentError: not a tensor, a budget that is no int. DeviceError: two devices.
+        ArgumentError: not a tensor, a budget that is no int.
+        DeviceError: two devices.
 
     Source: the tiles of Wijmans et al., *Cut your losses in large-vocabulary language models* (2025), with gradients
     in the forward pass as in Hsu et al., *Liger kernel* (2024).
@@ -110,7 +111,7 @@ def linear_cross_entropy_with_stats(
 ) -> ops.LossStats:
     r"""Cross-entropy of a linear head, and what its rows of logits tell on the way, in nats.
 
-    .. math:: \operatorname{cross\_entropy\_with\_stats}(x_n W^\top + b,\; y_n)
+    .. math:: \text{cross entropy with stats}(x_n W^\top + b,\; y_n)
 
     The logits never exist as a whole: the walk over the tiles that makes the loss gives the by-products of
     :func:`cross_entropy_with_stats`. There is one matrix product, and a second where `memory_budget` has no room for a
@@ -155,7 +156,7 @@ def _sums(input: Tensor, head: Tensor, target: Tensor, reduction: str, token_wei
 
 
 class HeadPlan(NamedTuple):
-    """What :func:`plan` tells."""
+    """What :func:`xent.plan` tells."""
 
     rows: int
     """Of a tile of logits."""
@@ -168,7 +169,7 @@ class HeadPlan(NamedTuple):
     flops: int
     """Of these products."""
     bytes: int
-    """Beside inputs and results: a tile, float32 sums of 16-bit gradients, and the room to shape logits in."""
+    """Beside inputs and results, for a tile, float32 sums of 16-bit gradients, and the shaping of logits."""
     logits: int
     """Bytes of all logits, which do not exist."""
 

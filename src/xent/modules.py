@@ -10,11 +10,13 @@ from . import _check, _check_head, functional, linear
 
 
 class Softmax(nn.Softmax):
-    """:func:`xent.softmax` over `dim` as a module.
+    """:func:`xent.softmax` over `dim` as a module; shapes, dtypes and errors are those of the function.
 
     Example:
         >>> xent.Softmax(dim=1)(torch.tensor([[0.0, 0.0]]))
         tensor([[0.5000, 0.5000]])
+
+    A :class:`torch.nn.Softmax`, and differs from it as the functions do.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -22,11 +24,13 @@ class Softmax(nn.Softmax):
 
 
 class LogSoftmax(nn.LogSoftmax):
-    """:func:`xent.log_softmax` over `dim` as a module.
+    """:func:`xent.log_softmax` over `dim` as a module; shapes, dtypes and errors are those of the function.
 
     Example:
         >>> xent.LogSoftmax(dim=1)(torch.tensor([[0.0, 0.0]]))
         tensor([[-0.6931, -0.6931]])
+
+    A :class:`torch.nn.LogSoftmax`, and differs from it as the functions do.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -37,11 +41,15 @@ class NLLLoss(nn.NLLLoss):
     """:func:`xent.nll_loss` as a module; options are refused here, at construction, not at the first batch.
 
     Raises:
-        OptionError: an unknown reduction. ArgumentError: `weight` is no tensor, `ignore_index` no int.
+        OptionError: an unknown reduction.
+        ArgumentError: `weight` is no tensor, `ignore_index` no int.
+        XentError: in a call, what :func:`xent.nll_loss` raises.
 
     Example:
         >>> xent.NLLLoss(ignore_index=255)
         NLLLoss(ignore_index=255, reduction='mean')
+
+    A :class:`torch.nn.NLLLoss`, and differs from it as the functions do, and by a ``repr`` that shows the options.
     """
 
     def __init__(
@@ -73,6 +81,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
     Raises:
         OptionError: an unknown reduction, smoothing outside 0 ... 1, a `softcap` that is not above 0.
         ArgumentError: `weight` is no tensor, `ignore_index` no int, `label_smoothing` no number.
+        XentError: in a call, what :func:`xent.cross_entropy` raises.
 
     Example:
         >>> loss = xent.CrossEntropyLoss(label_smoothing=0.1)
@@ -82,6 +91,9 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         tensor(0.5137)
         >>> xent.CrossEntropyLoss(dim=-1, softcap=30.0)
         CrossEntropyLoss(ignore_index=-100, reduction='mean', label_smoothing=0.0, dim=-1, softcap=30.0)
+
+    A :class:`torch.nn.CrossEntropyLoss`, and differs from it as the functions do, and by a ``repr`` that shows the
+    options.
     """
 
     def __init__(
@@ -134,8 +146,10 @@ class LinearCrossEntropyLoss(nn.modules.loss._WeightedLoss):
     """A linear head and its loss, :func:`xent.linear_cross_entropy`, as a module; its parameters are those of torch's.
 
     Raises:
-        OptionError: an unknown reduction, smoothing outside 0 ... 1. ShapeError: `weight` is not one number a class.
+        OptionError: an unknown reduction, smoothing outside 0 ... 1.
+        ShapeError: `weight` is not one number a class.
         ArgumentError: `weight` is no tensor, `ignore_index` or `memory_budget` no int, `label_smoothing` no number.
+        XentError: in a call, what :func:`xent.linear_cross_entropy` raises.
 
     Example:
         >>> head = xent.LinearCrossEntropyLoss(4, 10, bias=True)

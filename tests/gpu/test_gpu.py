@@ -14,7 +14,7 @@ from ..backends.test_native import DTYPES, NONE, close, larger_term
 from ..backends.test_triton import budget, facts_close, losses_and_gradient, problem, same
 from ..cases import FAMILIES
 from ..oracle import Truth, attraction, error, long
-from ..test_accuracy import BUDGETS, ROUNDED, _teacher, _weight
+from ..test_accuracy import PROMISED, ROUNDED, _teacher, _weight
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -51,7 +51,7 @@ def test_facts_and_gradients_are_those_of_the_reference(classes, dtype):
 
 def check(logits, target, dtype, weight=None, smoothing=0.0):
     truth = Truth(long(logits), attraction(target, logits.shape[1], weight, smoothing))
-    loss_ulp, grad_ulp, log_ulp, p_ulp = BUDGETS["triton"].get(dtype, ROUNDED)
+    loss_ulp, grad_ulp, log_ulp, p_ulp = PROMISED.get(dtype, ROUNDED)
     x, y, w = there(logits, target, weight)
     losses, grad = losses_and_gradient(x, y, weight=w, label_smoothing=smoothing, reduction="none")
     soft = target.is_floating_point() or smoothing > 0

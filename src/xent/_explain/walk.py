@@ -53,8 +53,8 @@ def explain(
     the exact value has 50 digits, beyond that it is float64 with compensated sums.
 
     Raises:
-        OptionError: `rows` has no such row, `top` is negative, `labels` are not ``V``; and what
-        :func:`xent.cross_entropy` raises, for the same reasons.
+        OptionError: `rows` has no such row, `top` is negative, `labels` are not ``V``.
+        XentError: what :func:`xent.cross_entropy` raises, for the same reasons.
 
     Source: both source notebooks.
 

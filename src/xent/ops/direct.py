@@ -42,7 +42,8 @@ def set_grad_in_forward(limit: bool | int | None) -> None:
         limit: bytes; ``True`` for any size, ``False`` for none, ``None`` for the default, 32 MiB.
 
     Raises:
-        ArgumentError: neither an int nor None. OptionError: below 0.
+        ArgumentError: neither an int nor None.
+        OptionError: below 0.
 
     Example:
         >>> xent.set_grad_in_forward(True)

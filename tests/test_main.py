@@ -93,6 +93,8 @@ class TestOptions:
         assert [entry["label"] for entry in data["rows"][0]["entries"]] == ["y", "x"]
         assert (data["label_smoothing"], data["ignore_index"], data["dtype"]) == (0.1, 1, "float64")
         assert data["reduction"]["name"] == "sum"
+        data = document("explain", table, "--softcap", "5", "--logit-scale", "2", "--z-loss", "0.5")
+        assert (data["softcap"], data["logit_scale"], data["z_loss"]) == (5.0, 2.0, 0.5)
 
     def test_text_is_plain_where_there_is_no_terminal(self, table):
         page = run("explain", table).stdout

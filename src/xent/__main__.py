@@ -43,6 +43,9 @@ def main() -> None:
 @click.option("--top", type=click.IntRange(min=0), help="Classes to show a row.")
 @click.option("--ignore-index", type=int, default=-100, show_default=True, help="Label of rows to leave out.")
 @click.option("--label-smoothing", type=float, default=0.0, show_default=True, help="Share spread over all classes.")
+@click.option("--softcap", type=float, help="Bound of the logits, c tanh(z / c).")
+@click.option("--logit-scale", type=float, default=1.0, show_default=True, help="Factor of the logits.")
+@click.option("--z-loss", type=float, default=0.0, show_default=True, help="Coefficient of the squared logsumexp.")
 @click.option("--reduction", type=click.Choice(["mean", "sum", "none"]), default="mean", show_default=True)
 @click.option(
     "--dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16"]), help="Round the logits first."

@@ -42,6 +42,23 @@ CASES = {
     "probabilities": lambda: explain(wide(3)[:2], torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.25, 1.0]]), [1.0, 2.0, 3.0]),
     "many_classes": lambda: explain(wide(1000), torch.tensor([3, 700, 12, -100, 999, 0]), rows=[0, 3]),
     "softmax_twice": lambda: explain(torch.eye(10)[:4], torch.tensor([0, 1, 2, 4]), reduction="none", top=2),
+    "shaped": lambda: explain(
+        wide(4)[:3],
+        torch.tensor([0, 1, 2]),
+        softcap=3.0,
+        logit_scale=0.5,
+        z_loss=0.01,
+        label_smoothing=0.1,
+        token_weight=torch.tensor([1.0, 0.5, 0.0]),
+        num_items=4,
+    ),
+    "head": lambda: explain(
+        [[2.0, 1.0], [0.0, 3.0]],
+        [2, 0],
+        linear_weight=[[1.0, 0.0], [0.0, 1.0], [0.5, 0.25]],
+        linear_bias=[0.0, 0.5, 0.0],
+        labels=["cat", "dog", "llama"],
+    ),
     "all_ignored": lambda: explain(FIRST[:2], [-100, -100]),
 }
 

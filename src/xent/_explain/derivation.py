@@ -21,16 +21,40 @@ class Entry:
     rank: int
     """1 + how many classes have a larger logit."""
     logit: float
+    """As given."""
+    shaped: float
+    """``x_j``, the logit that the loss is of: the same, but for a softcap and a logit scale."""
     exponential: float
-    """``exp(z - peak)``."""
+    """``exp(x_j - peak)``."""
     probability: float
     log_probability: float
+    share: float
+    """``q_j``: 1 at a label, or what a distribution says."""
+    weight: float
+    """``w_j``, the class weight; 1 without."""
     asked: float
-    """``a_j``: the row's loss is ``sum_j a_j (-log p_j)``; class weights and label smoothing are in it."""
+    """``a_j = w_j ((1 - e) q_j + e / V)``: the row's loss is ``sum_j a_j (-log p_j)``, a z-loss and a token weight
+    apart."""
     gradient: float
     """Of the reduced loss with respect to this logit (of the row's own loss where nothing is reduced)."""
     target: bool
     """The label, or the class that a distribution asks most of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """The classes that are not shown, at one temperature: all that a row's loss needs of them when another logit moves.
+
+    Each is exact, so the loss is, however many they are; differences to their own logsumexp are >= 0, so none cancels.
+    """
+
+    temperature: float
+    """What their logits are divided by, before a softcap."""
+    logsumexp: float
+    weighted: float
+    """``sum_j w_j (logsumexp - x_j)``."""
+    shared: float
+    """``sum_j q_j w_j (logsumexp - x_j)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +63,23 @@ class Others:
 
     count: int
     max_logit: float
+    max_shaped: float
     exponentials: float
     logsumexp: float
     probability: float
     asked: float
     gradient: float
+    weights: float
+    """``sum_j w_j``."""
+    shares: float
+    """``sum_j q_j w_j``."""
+    crowds: tuple[Crowd, ...]
+    """From cold to hot, 1 in the middle."""
+
+    @property
+    def crowd(self) -> Crowd:
+        """At the temperature of the call."""
+        return self.crowds[len(self.crowds) // 2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +95,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What an option (class weight, label smoothing, ignored row) adds to the loss of a row."""
+    """What an option (class weight, label smoothing, z-loss, token weight, ignored row) makes of the loss of a row."""
 
     name: str
     formula: str
     substituted: str
     value: float
+    adds: bool
+    """Is it a summand? These add up to the loss of the row before its token weight; the others are steps on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +122,8 @@ class Row:
     """``sum exp(z_j - peak)`` without one occurrence of the peak; the row's mass is ``1 + rest``."""
     logsumexp: float
     loss: float
-    """Before the reduction."""
+    """Before the reduction, class weights, smoothing, z-loss and token weight in it."""
+    token_weight: float
     entries: tuple[Entry, ...]
     others: Others | None
     steps: tuple[Step, ...]
@@ -155,6 +194,9 @@ class Derivation:
     weighted: bool
     label_smoothing: float
     ignore_index: int
+    softcap: float | None
+    logit_scale: float
+    z_loss: float
     rows: tuple[Row, ...]
     selection: str
     """Which rows these are."""

@@ -52,7 +52,8 @@ def _row(row: Row, derivation: Derivation) -> list[Line]:
     asks = "asks most of" if derivation.soft else "="
     target = "asks nothing" if picked is None else f"target {asks} class {row.target}{name}"
     lines = [_heading(f"row {where} · {target} · {row.classes:,} classes")]
-    lines += _table(row, asked=derivation.soft or derivation.label_smoothing > 0)
+    shaped = derivation.softcap is not None or derivation.logit_scale != 1
+    lines += _table(row, asked=derivation.soft or derivation.label_smoothing > 0, shaped=shaped)
     for at, step in enumerate(row.steps, 1):
         lines += _item(f"  {at}  {step.name:<9} ", step.substituted, step.name)
     for term in row.terms:
@@ -65,23 +66,28 @@ def _item(head: str, words: str, role: str) -> list[Line]:
     return [[(head if at == 0 else " " * len(head), "quiet"), (part, role)] for at, part in enumerate(wrapped)]
 
 
-def _table(row: Row, asked: bool) -> list[Line]:
+def _table(row: Row, asked: bool, shaped: bool) -> list[Line]:
+    """The classes; a shaped logit takes the place of its exponential."""
     others = _crowd(row.others.count) if row.others is not None else ""
     names = [_name(entry) for entry in row.entries]
     room = WIDTH - NUMBERS - (10 if asked else 0)
     width = min(room - 6, max([len(name) for name in (*names, others)] + [7]))
     bar = min(16, room - width)
-    head = f"{'class':>{width}} {'logit z':>10} {'exp(z−m)':>11} {'p = softmax':>12} {'':{bar}} "
+    head = (
+        f"{'class':>{width}} {'logit z':>10} {'shaped x' if shaped else 'exp(z−m)':>11} {'p = softmax':>12} {'':{bar}} "
+    )
     lines: list[Line] = [[(head + (f"{'asked':>9} " if asked else "") + f"{'dL/dz':>10}", "column")]]
     for name, entry in zip(names, row.entries, strict=True):
-        cells = f"{_fit(name, width):>{width}} {short(entry.logit):>10} {short(entry.exponential):>11} "
+        middle = short(entry.shaped if shaped else entry.exponential)
+        cells = f"{_fit(name, width):>{width}} {short(entry.logit):>10} {middle:>11} "
         role = "target" if entry.target else "class"
         line: Line = [(f"{cells}{short(entry.probability):>12} ", role), (_bar(entry.probability, bar, "█"), "bar")]
         share = f"{short(entry.asked):>9} " if asked else ""
         lines.append([*line, (f" {share}{signed(entry.gradient):>10}", role)])
     if row.others is not None:
         rest = row.others
-        cells = f"{others:>{width}} {'≤ ' + short(rest.max_logit):>10} {'Σ ' + short(rest.exponentials):>11} "
+        middle = "≤ " + short(rest.max_shaped) if shaped else "Σ " + short(rest.exponentials)
+        cells = f"{others:>{width}} {'≤ ' + short(rest.max_logit):>10} {middle:>11} "
         line = [(f"{cells}{short(rest.probability):>12} ", "quiet"), (_bar(rest.probability, bar, "░"), "quiet")]
         share = f"{short(rest.asked):>9} " if asked else ""
         lines.append([*line, (f" {share}{signed(rest.gradient):>10}", "quiet")])

@@ -119,6 +119,37 @@ class TestOptions:
         assert "\x1b" not in capsys.readouterr().out
 
 
+class TestPage:
+    def test_the_page_in_place_of_the_table(self, table, tmp_path):
+        page = tmp_path / "loss.html"
+        result = run("explain", table, "--html", page, "--max-loss", "9")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"wrote {page}\n")
+        from xent._explain import files, walk
+
+        stored = files.read(table)
+        assert (
+            page.read_text(encoding="utf-8")
+            == walk.explain(stored.logits, stored.target, labels=stored.labels).to_html()
+        )
+
+    def test_beside_json(self, table, tmp_path):
+        result = run("explain", table, "--html", tmp_path / "loss.html", "--json")
+        assert json.loads(result.stdout)["loss"] == pytest.approx(LOSS, rel=1e-7)
+
+    def test_opened(self, table, tmp_path, monkeypatch):
+        opened = []
+        monkeypatch.setattr("click.launch", opened.append)
+        monkeypatch.chdir(tmp_path)
+        assert run("explain", table, "--html", "loss.html", "--open").exit_code == 0
+        assert opened == [(tmp_path / "loss.html").as_uri()]
+        assert run("explain", table, "--open").exit_code == 2
+
+    def test_where_nothing_can_be_written(self, table, tmp_path):
+        result = run("explain", table, "--html", tmp_path / "none" / "loss.html")
+        assert result.exit_code == 3
+        assert "loss.html: No such file or directory." in result.stderr
+
+
 class TestExitCodes:
     def test_threshold(self, table):
         assert run("explain", table, "--max-loss", "3").exit_code == 0

@@ -53,6 +53,8 @@ def main() -> None:
 @click.option("--labels", type=click.Path(path_type=Path), help="Class names: one a line, or a JSON list.")
 @click.option("--max-loss", type=float, help="Exit with 1 if the loss is higher.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+@click.option("--html", metavar="OUT", type=click.Path(path_type=Path), help="Write a page with sliders instead.")
+@click.option("--open", "in_browser", is_flag=True, help="Open that page in the browser.")
 @click.option("--no-color", is_flag=True, help="Plain text on a terminal too.")
 def explain(
     files: tuple[Path, ...],
@@ -63,6 +65,8 @@ def explain(
     labels: Path | None,
     max_loss: float | None,
     as_json: bool,
+    html: Path | None,
+    in_browser: bool,
     no_color: bool,
     **options: Any,
 ) -> None:
@@ -75,10 +79,17 @@ def explain(
         raise click.UsageError("one file of logits, and at most one of targets.")
     if max_loss is not None and options["reduction"] == "none":
         raise click.UsageError("--max-loss wants one loss: --reduction mean or sum.")
+    if in_browser and html is None:
+        raise click.UsageError("--open wants a page: --html OUT.")
     logits, target = files[0], target or (files[1] if len(files) == 2 else None)
     with _invalid_data():
         derivation = _explained(logits, target, target_column, dtype, labels, rows=list(rows) or None, **options)
-    _show(derivation, as_json, no_color)
+        if html is not None:
+            _write(derivation, html)
+    if as_json or html is None:
+        _show(derivation, as_json, no_color)
+    if in_browser and html is not None:
+        click.launch(html.absolute().as_uri())
     if max_loss is not None and not (derivation.loss is not None and derivation.loss <= max_loss):
         click.echo(f"loss {derivation.loss:.6g} is not at most {max_loss:g}", err=True)
         sys.exit(THRESHOLD_MISSED)
@@ -107,6 +118,16 @@ def _invalid_data() -> Iterator[None]:
     except XentError as reason:
         click.echo(f"{type(reason).__name__}: {reason}", err=True)
         sys.exit(INVALID_DATA)
+
+
+def _write(derivation: "Derivation", page: Path) -> None:
+    from .errors import FileError
+
+    try:
+        derivation.save(page)
+    except OSError as reason:
+        raise FileError(f"{page}: {reason.strerror or reason}.") from reason
+    click.echo(f"wrote {page}", err=True)
 
 
 def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:

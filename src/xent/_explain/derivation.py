@@ -5,8 +5,10 @@ in the dtype of the input. A renderer turns a `Derivation` into text and adds no
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 SCHEMA = "xent.explain/1"
@@ -197,6 +199,9 @@ class Derivation:
     softcap: float | None
     logit_scale: float
     z_loss: float
+    token_weighted: bool
+    temperatures: tuple[float, ...]
+    """At which the classes that are not shown are summed up."""
     rows: tuple[Row, ...]
     selection: str
     """Which rows these are."""
@@ -211,6 +216,18 @@ class Derivation:
         """JSON-ready: a number that is not finite becomes the string "inf", "-inf" or "nan"."""
         return {"schema": SCHEMA, **_plain(self)}
 
+    def to_html(self) -> str:
+        """One self-contained page with sliders that move the logits."""
+        from .render import RENDERERS
+
+        return RENDERERS["html"](self)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the page of `to_html`; the path it was written to."""
+        file = Path(path)
+        file.write_text(self.to_html(), encoding="utf-8")
+        return file
+
     def __str__(self) -> str:
         from .render import RENDERERS
 
@@ -219,11 +236,11 @@ class Derivation:
     def __repr__(self) -> str:
         kind = f"{self.reduction.name} of {self.reduction.rows:,} × {self.classes:,} logits, {self.dtype}"
         loss = "one loss a row" if self.loss is None else f"loss {self.loss:.10g} nats"
-        worst = max((row for row in self.rows if not row.ignored), key=_badness, default=None)
-        if worst is None:
+        row = worst(self.rows)
+        if row is None or row.ignored:
             return f"Derivation: {loss} ({kind})\n  no row to show"
-        at = ", ".join(map(str, worst.index))
-        return f"Derivation: {loss} ({kind})\n  worst row shown: [{at}], target {worst.target}, loss {worst.loss:.6g}"
+        at = ", ".join(map(str, row.index))
+        return f"Derivation: {loss} ({kind})\n  worst row shown: [{at}], target {row.target}, loss {row.loss:.6g}"
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         from .render import colour
@@ -231,8 +248,9 @@ class Derivation:
         return colour.lines(self)
 
 
-def _badness(row: Row) -> float:
-    return math.inf if math.isnan(row.loss) else row.loss
+def worst(rows: Iterable[Row]) -> Row | None:
+    """The row of highest loss, nan first; an ignored one where there is no other."""
+    return max(rows, key=lambda row: (not row.ignored, math.inf if math.isnan(row.loss) else row.loss), default=None)
 
 
 def _plain(value: Any) -> Any:

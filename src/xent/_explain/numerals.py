@@ -30,3 +30,8 @@ def significant(value: float, digits: int = 11) -> str:
         whole = len(str(int(abs(value)))) if math.isfinite(value) else 0
         return f"{value:.{max(digits - whole, 1)}f}" if math.isfinite(value) and value else number(value)
     return f"{value:.{digits - 1}e}"
+
+
+def whole_number(value: float) -> str:
+    """As a count where it is one."""
+    return f"{value:,.0f}" if value.is_integer() else number(value)

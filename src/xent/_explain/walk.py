@@ -123,6 +123,8 @@ def _derived(call: Call | HeadCall, facts: Survey, rows: Rows | None, top: int |
         softcap=shaping.softcap,
         logit_scale=float(shaping.scale),
         z_loss=shaping.z_loss,
+        token_weighted=plan.sums.token_weight is not None,
+        temperatures=row.TEMPERATURES,
         rows=shown,
         selection=selection,
         reduction=settled,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ..derivation import Derivation
+from .html import html
 from .text import text
 
-RENDERERS: dict[str, Callable[[Derivation], str]] = {"text": text}
+RENDERERS: dict[str, Callable[[Derivation], str]] = {"text": text, "html": html}

@@ -6,7 +6,7 @@ A line is a list of (words, role); the role says what the words are, not how the
 import textwrap
 
 from ..derivation import Derivation, Entry, Route, Row
-from ..numerals import number, short, signed, significant
+from ..numerals import number, short, signed, significant, whole_number
 
 Line = list[tuple[str, str]]
 
@@ -120,15 +120,11 @@ def _reduction(derivation: Derivation) -> list[Line]:
         return [_heading(f"not reduced: {rows}, one loss each")]
     lines = [_heading(f"{how.name} over {rows}")]
     if how.name == "mean":
-        lines += _item("  divisor  ", f"{_count(how.divisor)}: {how.formula}", "divisor")
-        loss = f"{number(how.total)} / {_count(how.divisor)} = {significant(derivation.loss)}"
+        lines += _item("  divisor  ", f"{whole_number(how.divisor)}: {how.formula}", "divisor")
+        loss = f"{number(how.total)} / {whole_number(how.divisor)} = {significant(derivation.loss)}"
     else:
         loss = significant(derivation.loss)
     return [*lines, [("  loss     ", "quiet"), (loss + " nats", "loss")]]
-
-
-def _count(divisor: float) -> str:
-    return f"{divisor:,.0f}" if divisor.is_integer() else number(divisor)
 
 
 def _routes(derivation: Derivation) -> list[Line]:

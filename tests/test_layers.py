@@ -38,6 +38,7 @@ FOREIGN = {
     "click": {"__main__"},
     "triton": {"backends"},
     "numpy": {"_explain"},
+    "matplotlib": {"_explain"},
     "safetensors": {"_explain"},
     "rich": {"_explain", "__main__"},
 }

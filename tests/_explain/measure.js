@@ -47,6 +47,14 @@
     return found;
   },
 
+  // Where these are, less the room above and below letters.
+  boxes(of) {
+    return [...document.querySelectorAll(of)].map(it => {
+      const r = it.getBoundingClientRect();
+      return [r.left, r.right, r.top + 4, r.bottom - 4, it.textContent];
+    });
+  },
+
   // WCAG's contrast of two colours.
   ratio(a, b) {
     const light = colour => {

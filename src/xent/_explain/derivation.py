@@ -6,10 +6,12 @@ in the dtype of the input. A renderer turns a `Derivation` into text and adds no
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+from ..errors import OptionError
 
 SCHEMA = "xent.explain/1"
 
@@ -218,20 +220,54 @@ class Derivation:
 
     def to_html(self) -> str:
         """One self-contained page with sliders that move the logits."""
-        from .render import RENDERERS
-
-        return RENDERERS["html"](self)
+        return self._rendered("html")
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the page of `to_html`; the path it was written to."""
+        """Write the page of `to_html`, or that of `to_svg` where the name ends so; the path it was written to."""
         file = Path(path)
-        file.write_text(self.to_html(), encoding="utf-8")
+        file.write_text(self.to_svg() if file.suffix == ".svg" else self.to_html(), encoding="utf-8")
         return file
 
-    def __str__(self) -> str:
+    def to_svg(self, row: int | None = None) -> str:
+        """A picture of one of the rows shown, the one at the position `row` among all or the one of highest loss."""
+        chosen = self._chosen(row)
+        return (self if chosen is None else replace(self, rows=(chosen,)))._rendered("svg")
+
+    def plot(self, row: int | None = None) -> Any:
+        """The same row in matplotlib: probabilities, gradient, the loss of each row shown, the loss over two logits.
+
+        Returns:
+            matplotlib.figure.Figure: not known to pyplot; ``figure.savefig(path)`` writes it.
+        """
+        from . import figure
+
+        return figure.drawn(self, self._chosen(row))
+
+    def _chosen(self, position: int | None) -> Row | None:
+        if position is None:
+            return worst(self.rows)
+        found = next((row for row in self.rows if row.position == position), None)
+        if found is None:
+            shown = ", ".join(str(row.position) for row in self.rows) or "none"
+            raise OptionError(f"row {position} is not among the rows shown: {shown}.\n  Explain it with rows=...")
+        return found
+
+    def _rendered(self, name: str) -> str:
         from .render import RENDERERS
 
-        return RENDERERS["text"](self)
+        return RENDERERS[name](self)
+
+    def _repr_html_(self) -> str:
+        return self._rendered("notebook")
+
+    def _repr_markdown_(self) -> str:
+        return self._rendered("markdown")
+
+    def _repr_latex_(self) -> str:
+        return self._rendered("latex")
+
+    def __str__(self) -> str:
+        return self._rendered("text")
 
     def __repr__(self) -> str:
         kind = f"{self.reduction.name} of {self.reduction.rows:,} × {self.classes:,} logits, {self.dtype}"

@@ -4,6 +4,17 @@ from collections.abc import Callable
 
 from ..derivation import Derivation
 from .html import html
+from .latex import latex
+from .markdown import markdown
+from .notebook import notebook
+from .svg import svg
 from .text import text
 
-RENDERERS: dict[str, Callable[[Derivation], str]] = {"text": text, "html": html}
+RENDERERS: dict[str, Callable[[Derivation], str]] = {
+    "text": text,
+    "html": html,
+    "notebook": notebook,
+    "markdown": markdown,
+    "latex": latex,
+    "svg": svg,
+}

@@ -20,8 +20,8 @@ from .table import about, cautions, routes, table
 def html(derivation: Derivation) -> str:
     """The page as one string."""
     parts = {
-        "title": escape(f"loss {_loss(derivation)}, explained"),
-        "loss": f"{escape(_loss(derivation))} <small>nats</small>",
+        "title": escape(f"{headline(derivation)}, explained"),
+        "loss": escape(_loss(derivation)) + ("" if derivation.loss is None else " <small>nats</small>"),
         "about": escape(about(derivation)),
         "cautions": cautions(derivation),
         "table": table(derivation),
@@ -95,6 +95,11 @@ def _number(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def headline(derivation: Derivation) -> str:
+    """The loss in a word."""
+    return _loss(derivation) if derivation.loss is None else f"loss {_loss(derivation)} nats"
 
 
 def _loss(derivation: Derivation) -> str:

@@ -5,7 +5,7 @@ A line is a list of (words, role); the role says what the words are, not how the
 
 import textwrap
 
-from ..derivation import Derivation, Entry, Route, Row
+from ..derivation import Derivation, Entry, Others, Route, Row
 from ..numerals import number, short, signed, significant, whole_number
 
 Line = list[tuple[str, str]]
@@ -68,8 +68,8 @@ def _item(head: str, words: str, role: str) -> list[Line]:
 
 def _table(row: Row, asked: bool, shaped: bool) -> list[Line]:
     """The classes; a shaped logit takes the place of its exponential."""
-    others = _crowd(row.others.count) if row.others is not None else ""
-    names = [_name(entry) for entry in row.entries]
+    others = others_of(row.others) if row.others is not None else ""
+    names = [class_of(entry) for entry in row.entries]
     room = WIDTH - NUMBERS - (10 if asked else 0)
     width = min(room - 6, max([len(name) for name in (*names, others)] + [7]))
     bar = min(16, room - width)
@@ -79,7 +79,7 @@ def _table(row: Row, asked: bool, shaped: bool) -> list[Line]:
     lines: list[Line] = [[(head + (f"{'asked':>9} " if asked else "") + f"{'dL/dz':>10}", "column")]]
     for name, entry in zip(names, row.entries, strict=True):
         middle = short(entry.shaped if shaped else entry.exponential)
-        cells = f"{_fit(name, width):>{width}} {short(entry.logit):>10} {middle:>11} "
+        cells = f"{fit(name, width):>{width}} {short(entry.logit):>10} {middle:>11} "
         role = "target" if entry.target else "class"
         line: Line = [(f"{cells}{short(entry.probability):>12} ", role), (_bar(entry.probability, bar, "█"), "bar")]
         share = f"{short(entry.asked):>9} " if asked else ""
@@ -94,16 +94,27 @@ def _table(row: Row, asked: bool, shaped: bool) -> list[Line]:
     return lines
 
 
-def _name(entry: Entry) -> str:
-    label = f" {entry.label}" if entry.label else ""
-    return f"{'→ ' if entry.target else ''}{entry.index}{label}"
+def class_of(entry: Entry) -> str:
+    """Number and name of a class, the target marked."""
+    return f"{'→ ' if entry.target else ''}{entry.index}{f' {entry.label}' if entry.label else ''}"
 
 
-def _crowd(count: int) -> str:
-    return f"… {count:,} other{'' if count == 1 else 's'}"
+def others_of(others: Others) -> str:
+    """How many classes are in the one line."""
+    return f"… {others.count:,} other{'' if others.count == 1 else 's'}"
 
 
-def _fit(words: str, width: int) -> str:
+def said_of(route: Route) -> str:
+    """What became of it, in a word or two."""
+    if route.value is None:
+        return route.reason
+    if route.status == "inaccurate" and route.ulps is not None:
+        return f"~ {route.ulps:,.0f} ulp" if route.ulps < 1e6 else f"~ {route.ulps:.0e} ulp"
+    return MARKS.get(route.status, f"✗ {route.status}")
+
+
+def fit(words: str, width: int) -> str:
+    """The words, cut where they are too long."""
     return words if len(words) <= width else words[: width - 1] + "…"
 
 
@@ -135,15 +146,12 @@ def _routes(derivation: Derivation) -> list[Line]:
     for route in derivation.routes:
         lines += _route(route)
     name, error = f"exact ({exact.method})", "–" if exact.digits in ("nan", "inf") else "0"
-    return [*lines, [(f"{_fit(name, 34):<34}{significant(exact.value):>17} {error:>9}", "exact")]]
+    return [*lines, [(f"{fit(name, 34):<34}{significant(exact.value):>17} {error:>9}", "exact")]]
 
 
 def _route(route: Route) -> list[Line]:
     if route.value is None:
         return _item(f"{route.name:<34}", f"{MARKS[route.status]} {route.reason}", "quiet")
     error = "–" if route.error is None else "0" if route.error == 0 else f"{route.error:+.1e}"
-    mark = MARKS.get(route.status, f"✗ {route.status}")
-    if route.status == "inaccurate" and route.ulps is not None:
-        mark += f" {route.ulps:,.0f} ulp" if route.ulps < 1e6 else f" {route.ulps:.0e} ulp"
     role = route.status if route.status in ("ok", "inaccurate") else "failed"
-    return [[(f"{route.name:<34}{significant(route.value):>17} {error:>9}  ", "route"), (mark, role)]]
+    return [[(f"{route.name:<34}{significant(route.value):>17} {error:>9}  ", "route"), (said_of(route), role)]]

@@ -4,7 +4,7 @@ from html import escape
 
 from ..derivation import Derivation, Row
 from ..numerals import short, signed, significant, whole_number
-from .layout import MARKS
+from .layout import class_of, others_of, said_of
 
 
 def table(derivation: Derivation) -> str:
@@ -18,26 +18,15 @@ def _row(row: Row, derivation: Derivation) -> str:
         return f"<p>row {where}: ignored ({escape(row.terms[0].substituted)})</p>"
     heads = ("class", "logit z", "p = softmax", "dL/dz")
     lines = [
-        (
-            _name(entry.index, entry.label, entry.target),
-            short(entry.logit),
-            short(entry.probability),
-            signed(entry.gradient),
-        )
-        for entry in row.entries
+        (class_of(entry), short(entry.logit), short(entry.probability), signed(entry.gradient)) for entry in row.entries
     ]
     if row.others is not None:
         rest = row.others
-        name = f"… {rest.count:,} other{'' if rest.count == 1 else 's'}"
-        lines.append((name, f"≤ {short(rest.max_logit)}", short(rest.probability), signed(rest.gradient)))
+        lines.append((others_of(rest), f"≤ {short(rest.max_logit)}", short(rest.probability), signed(rest.gradient)))
     caption = f"row {where}, loss {significant(row.loss)} nats"
     steps = "".join(f"<li>{escape(step.name)}: <code>{escape(step.substituted)}</code></li>" for step in row.steps)
     steps += "".join(f"<li>{escape(term.name)}: <code>{escape(term.substituted)}</code></li>" for term in row.terms)
     return _table(heads, lines, caption) + f"<ol>{steps}</ol>"
-
-
-def _name(index: int, label: str | None, target: bool) -> str:
-    return f"{'→ ' if target else ''}{index}{f' {label}' if label else ''}"
 
 
 def _table(heads: tuple[str, ...], lines: list[tuple[str, ...]], caption: str = "") -> str:
@@ -55,13 +44,11 @@ def routes(derivation: Derivation) -> str:
     lines = []
     for route in derivation.routes:
         status = route.status if route.status in ("ok", "inaccurate") else "failed" if route.value is not None else ""
-        said = route.reason if route.value is None else MARKS.get(route.status, f"✗ {route.status}")
-        if route.status == "inaccurate" and route.ulps is not None:
-            said = f"~ {route.ulps:,.0f} ulp" if route.ulps < 1e6 else f"~ {route.ulps:.0e} ulp"
         value = "–" if route.value is None else significant(route.value)
         error = "–" if route.error is None else "0" if route.error == 0 else f"{route.error:+.1e}"
         reason = f' title="{escape(route.reason)}"' if route.value is not None and route.reason else ""
-        cells = f'<td class="n">{value}</td><td class="n">{error}</td><td class="{status}"{reason}>{escape(said)}</td>'
+        said = f'<td class="{status}"{reason}>{escape(said_of(route))}</td>'
+        cells = f'<td class="n">{value}</td><td class="n">{error}</td>{said}'
         lines.append(f'<tr><th scope="row">{escape(route.name)}</th>{cells}</tr>')
     exact = derivation.exact
     last = f'<td class="n"><b>{significant(exact.value)}</b></td><td class="n">0</td><td></td>'

@@ -206,6 +206,8 @@ class TestOtherTemperatures:
                 weight = options["weight"].double()[hidden]
                 logsumexp = x[hidden].logsumexp(0)
                 assert crowd.logsumexp == pytest.approx(logsumexp.item(), rel=1e-14)
+                exponentials = (x[hidden] - x[hidden].max()).exp().sort().values
+                assert crowd.rest == pytest.approx(exponentials[:-1].sum().item(), rel=1e-14)
                 assert crowd.weighted == pytest.approx((weight * (logsumexp - x[hidden])).sum().item(), rel=1e-13)
                 assert crowd.shared == 0.0
             assert row.others.crowd.temperature == 1.0

@@ -190,11 +190,36 @@ class TestNumbers:
             case.agrees(found)
 
 
+ODD = {
+    "infinite": (torch.tensor([[torch.inf, 1.0, 0.0], [2.0, -torch.inf, 0.0], [1e30, -1e30, 1e-300]]), {}),
+    "hidden peak": (torch.tensor([[1.0, 600.0, 700.0], [500.0, 3.0, 2.0]]), {"top": 0}),
+    "hidden and smoothed": (torch.tensor([[1.0, 60.0, 20.0], [50.0, 3.0, 2.0]]), {"top": 1, "label_smoothing": 1.0}),
+    "halves": (torch.tensor([[0.03125, -60.03125, 3.40625], [0.5, -0.96875, 2.0]]).half(), {"softcap": 30.0}),
+    "tiny options": (torch.randn(2, 3), {"label_smoothing": 1e-9, "z_loss": 1e-5}),
+    "nothing to divide by": (torch.randn(2, 3), {"weight": torch.tensor([0.0, 0.0, 1.0])}),
+    "negative tokens": (torch.randn(2, 3), {"token_weight": torch.tensor([1.0, -1.0])}),
+    "one class": (torch.randn(2, 1), {}),
+}
+
+
 def show(chromium, tmp_path, walk, **how):  # noqa: F811
     return opened(chromium, walk.to_html(), tmp_path / "loss.html", **how)
 
 
 class TestOddRows:
+    @pytest.mark.parametrize("name", ODD)
+    def test_read_as_in_the_terminal(self, chromium, tmp_path, name):  # noqa: F811
+        logits, options = ODD[name]
+        walk = explain(logits, torch.arange(len(logits)) % min(2, logits.shape[1]), **options)
+        with show(chromium, tmp_path, walk) as page:
+            for at, row in enumerate(walk.rows):
+                page.page.get_by_role("radio").nth(at).check(force=True)
+                found = page.numbers()
+                assert found["loss"] == pytest.approx(row.loss, rel=1e-14, abs=0, nan_ok=True)
+                assert found["steps"] == [[step.name, step.formula, step.substituted] for step in row.steps]
+                assert found["terms"] == [[term.name, term.formula, term.substituted] for term in row.terms]
+                page.page.get_by_role("slider").first.press("ArrowUp")
+
     def test_masked_classes(self, chromium, tmp_path):  # noqa: F811
         logits = torch.tensor([[1.0, -torch.inf, 0.0]])
         with show(chromium, tmp_path, explain(logits, torch.tensor([0]))) as page:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from xent._explain.numerals import number, short
 from xent._explain.render import RENDERERS
 from xent._explain.walk import explain
 
@@ -106,3 +107,9 @@ def test_rich_paints_what_failed():
     with colour.capture() as captured:
         colour.print(CASES["margin_106"]())
     assert "\x1b[1;31m✗ overflow" in captured.get()
+
+
+def test_a_half_goes_up_whatever_is_before_it():
+    """Logits of 16 bits are full of them, and browsers round them so."""
+    assert [short(value) for value in (0.03125, 0.09375, -0.03125, 2.0)] == ["0.0313", "0.0938", "-0.0313", "2.0000"]
+    assert number(1.7976931348623157e308) == "1.7977e+308"

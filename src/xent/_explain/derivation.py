@@ -55,6 +55,8 @@ class Crowd:
     temperature: float
     """What their logits are divided by, before a softcap."""
     logsumexp: float
+    rest: float
+    """``sum exp(x_j - their peak)`` without one occurrence of it."""
     weighted: float
     """``sum_j w_j (logsumexp - x_j)``."""
     shared: float

@@ -42,8 +42,13 @@ def _names(row: Row) -> list[str]:
     return [*names, f"… {row.others.count:,}"] if row.others else names
 
 
+def _long(values: list[float]) -> list[float]:
+    """No bar where there is no number."""
+    return [value if math.isfinite(value) else 0.0 for value in values]
+
+
 def _probabilities(panel: Any, row: Row) -> None:
-    values = [entry.probability for entry in row.entries] + ([row.others.probability] if row.others else [])
+    values = _long([line.probability for line in (*row.entries, *([row.others] if row.others else []))])
     colours = [UP if entry.target else QUIET for entry in row.entries] + [QUIET]
     panel.barh(_names(row), values, color=colours[: len(values)])
     panel.set(xlim=(0, 1), title="p = softmax, the target in blue")
@@ -51,7 +56,7 @@ def _probabilities(panel: Any, row: Row) -> None:
 
 
 def _gradient(panel: Any, row: Row) -> None:
-    values = [entry.gradient for entry in row.entries] + ([row.others.gradient] if row.others else [])
+    values = _long([line.gradient for line in (*row.entries, *([row.others] if row.others else []))])
     panel.barh(_names(row), values, color=[UP if value < 0 else DOWN for value in values])
     panel.axvline(0, color=QUIET, linewidth=0.8)
     panel.set(title="dL/dz: descent raises what is blue")
@@ -61,7 +66,7 @@ def _gradient(panel: Any, row: Row) -> None:
 def _losses(panel: Any, derivation: Derivation, row: Row | None) -> None:
     rows = sorted(derivation.rows, key=lambda each: each.position)
     names = [", ".join(map(str, each.index)) or "0" for each in rows]
-    panel.bar(names, [each.loss for each in rows], color=[UP if each is row else QUIET for each in rows])
+    panel.bar(names, _long([each.loss for each in rows]), color=[UP if each is row else QUIET for each in rows])
     panel.set(title=f"loss of each row ({derivation.selection})", ylabel="nats")
 
 
@@ -84,8 +89,8 @@ def _surface(panel: Any, derivation: Derivation, row: Row) -> None:
 
 
 def rivals(row: Row) -> tuple[Entry, Entry] | None:
-    """The target and the class of highest logit beside it, where both have finite logits."""
-    target = row.picked
+    """The target and the class of highest logit beside it, where both have finite logits and the row a loss."""
+    target = row.picked if math.isfinite(row.loss) else None
     others = [entry for entry in row.entries if not entry.target and math.isfinite(entry.logit)]
     if target is None or not math.isfinite(target.logit) or not others:
         return None

@@ -10,7 +10,8 @@ def number(value: float, places: int = 6) -> str:
     if value == 0:
         return "0"
     if 10.0 ** (-1 - places // 2) <= abs(value) < 1e6:
-        return f"{value:.{places}f}"
+        away = math.nextafter(value, math.copysign(math.inf, value))  # a half goes up, as in every browser
+        return f"{away:.{places}f}"
     return f"{value:.{max(places - 2, 2)}e}"
 
 

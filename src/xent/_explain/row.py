@@ -183,8 +183,10 @@ def _crowd(part: dict[str, Tensor], pull: Tensor, shaping: Shaping, temperature:
         x = _algebra.shaped(part["logit"], shaping.softcap, float(shaping.scale) / temperature)
     logsumexp = torch.logsumexp(x, 0)
     below = torch.where(x == logsumexp, 0.0, logsumexp - x)  # -inf less -inf
+    exponentials = (x - x.amax()).exp()
+    exponentials[x.argmax()] = 0.0
     weighted, shared = (float((a * below).where(a != 0, 0.0).sum()) for a in (part["weight"], pull))
-    return Crowd(temperature, float(logsumexp), weighted, shared)
+    return Crowd(temperature, float(logsumexp), float(exponentials.sum()), weighted, shared)
 
 
 def _index(call: Call | HeadCall, position: int) -> tuple[int, ...]:

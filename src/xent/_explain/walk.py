@@ -1,6 +1,5 @@
 """explain: the notebooks' walk on the caller's own tensors."""
 
-import math
 from typing import Any
 
 import torch
@@ -109,7 +108,7 @@ def _derived(call: Call | HeadCall, facts: Survey, rows: Rows | None, top: int |
     truth = exact.evaluate(judged)
     whole = truth if scope == "all rows" and plan.sums.reduction != "none" else None
     settled = _reduction(call, facts, whole)
-    scale = 1.0 if settled.name != "mean" else 1.0 / settled.divisor if settled.divisor else math.nan
+    scale = 1.0 / settled.divisor if settled.divisor else 0.0  # a mean over nothing moves nothing
     shown = tuple(_row(call, facts, at, scale, top, name) for at in positions)
     return Derivation(
         loss=_loss(call, settled, whole),

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import astuple
 from functools import lru_cache
 from html import escape
 from importlib.resources import files
@@ -48,7 +49,7 @@ def data(derivation: Derivation) -> dict[str, Any]:
         "scale": derivation.logit_scale,
         "z_loss": derivation.z_loss,
         "tokens": derivation.token_weighted,
-        "share": _number(1 / how.divisor if how.divisor else math.nan),
+        "share": _number(1 / how.divisor if how.divisor else 0.0),
         "reduction": {
             "name": how.name,
             "rows": how.rows,
@@ -84,9 +85,7 @@ def _row(row: Row) -> dict[str, Any]:
             "max": _number(others.max_logit),
             "weights": _number(others.weights),
             "shares": _number(others.shares),
-            "crowds": [
-                [_number(x) for x in (crowd.logsumexp, crowd.weighted, crowd.shared)] for crowd in others.crowds
-            ],
+            "crowds": [[*map(_number, astuple(crowd)[1:])] for crowd in others.crowds],
         },
     }
 

@@ -1,7 +1,6 @@
-"use strict";
 const D = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id), N = v => v.map(Number), ONE = D.temperatures.length >> 1;
-const state = {};
+const state = {}, total = list => list.reduce((a, b) => a + b, 0);
 
 // -- the loss of one row: the shown classes, and the others as one logsumexp -----------------------
 
@@ -9,11 +8,11 @@ function walk(row, z, w, k, e) {
   const s = D.scale / D.temperatures[k], cap = D.softcap, o = row.others, V = D.classes, t = row.token;
   const shape = v => cap === null ? v * s : cap * Math.tanh(v * s / cap), x = z.map(shape);
   const slope = z.map(v => cap === null ? s : s / Math.cosh(v * s / cap) ** 2);
-  const [far, weighted, shared] = o ? N(o.crowds[k]) : [0, 0, 0], every = o ? [...x, far] : x;
-  const m = every.reduce((a, b) => a > b || a !== a ? a : b), top = every.indexOf(m);
-  let rest = 0;  // without the peak: added to its 1, the rest of a confident row would be lost
-  every.forEach((v, j) => { if (j !== top) rest += Math.exp(v - m); });
-  const log = Math.log1p(rest), lse = m + log;
+  const [far, more, weighted, shared] = o ? N(o.crowds[k]) : [0, 0, 0, 0], every = o ? [...x, far] : x;
+  const m = Math.max(...every), top = every.indexOf(m);
+  // The peak is left out: added to its 1, the rest of a confident row would be lost.
+  const besides = (list, peak, at) => list.reduce((sum, v, j) => j === at ? sum : sum + Math.exp(v - peak), isFinite(peak) ? 0 : NaN);
+  const rest = besides(every, m, top), log = Math.log1p(rest), lse = m + log;
   const p = every.map(v => Math.exp(v - m) / (1 + rest)), nll = every.map(v => log - (v - m));
   const pull = w.map((v, j) => v * row.share[j]), weights = [...w];
   if (o) { pull.push(o.shares); weights.push(o.weights); }
@@ -21,15 +20,15 @@ function walk(row, z, w, k, e) {
   const hard = dot(pull, nll, shared), smooth = dot(weights, nll, weighted);
   const asked = pull.map((v, j) => (1 - e) * v + e / V * weights[j]);
   const z2 = D.z_loss ? D.z_loss * lse * lse : 0;
-  const own = e < 1 ? (1 - e) * hard : 0, spread = e ? e / V * smooth : 0, loss = t * (own + spread + z2);
-  const most = asked.indexOf(Math.max(...asked)), sum = asked.reduce((a, b) => a + b);
-  const beside = j => j === most ? asked.reduce((a, v, i) => i === j ? a : a + v, 0) : sum - asked[j];
+  const own = (1 - e) * hard, spread = e ? e / V * smooth : 0, loss = t * (own + spread + z2);
+  const most = asked.indexOf(Math.max(...asked)), sum = total(asked);
+  const beside = j => j === most ? total(asked.filter((_, i) => i !== j)) : sum - asked[j];
   const slack = j => j === top ? rest / (1 + rest) : 1 - p[j];  // 1 - p, with all its digits
   const push = j => t * (beside(j) * p[j] - asked[j] * slack(j) + (D.z_loss ? 2 * D.z_loss * lse * p[j] : 0));
   const gradient = every.map((_, j) => push(j) * (j < z.length ? slope[j] : s));
-  const peak = o ? Math.max(...x, shape(Number(o.max))) : m;  // of a class; the others together may be above it
-  const above = log + (m - peak), beyond = peak === m ? rest : Math.expm1(above);
-  return {x, peak, rest: beyond, log: above, lse, p, nll, hard, smooth, own, spread, z2, loss, asked, sum, gradient};
+  const high = o ? shape(Number(o.max)) : -Infinity, peak = Math.max(...x, high), at = x.indexOf(peak);  // of single classes
+  const beyond = besides(x, peak, at) + (o ? at < 0 ? more : (1 + more) * Math.exp(high - peak) : 0);
+  return {x, peak, rest: beyond, log: Math.log1p(beyond), lse, p, nll, hard, smooth, own, spread, z2, loss, asked, sum, gradient};
 }
 
 // -- numbers as the terminal writes them -----------------------------------------------------------
@@ -38,8 +37,10 @@ function number(v, places = 6) {
   if (!isFinite(v)) return v !== v ? "nan" : v > 0 ? "inf" : "-inf";
   if (v === 0) return "0";
   if (Math.abs(v) >= 10 ** (-1 - (places >> 1)) && Math.abs(v) < 1e6) return v.toFixed(places);
-  return v.toExponential(Math.max(places - 2, 2)).replace(/e([+-])(\d)$/, "e$10$2");
+  return padded(v.toExponential(Math.max(places - 2, 2)));
 }
+const padded = text => text.replace(/e([+-])(\d)$/, "e$10$2");
+const general = v => v && v < 1e-4 ? padded((+v.toPrecision(6)).toExponential()) : +v.toPrecision(6);
 const short = v => number(v, 4), signed = v => (v > 0 ? "+" : "") + short(v);
 const count = n => n.toLocaleString("en-US");
 
@@ -51,10 +52,9 @@ function fill(it, attributes, ...children) {
   return it;
 }
 const make = (tag, ...rest) => fill(document.createElement(tag), ...rest);
-const svg = (tag, ...rest) => $("curve").append(fill(document.createElementNS("http://www.w3.org/2000/svg", tag), ...rest));
+const svg = (tag, ...rest) => $("curve").append(fill(document.createElementNS($("curve").namespaceURI, tag), ...rest));
 const cell = (kind, ...children) => make("td", {class: kind}, ...children);
 const head = (text, more) => make("th", {scope: "row", ...more}, text);
-const slide = (more, label) => make("input", {type: "range", step: "any", "aria-label": label, ...more});
 const tell = (it, value, text) => { it.textContent = text; it.dataset.value = value; };
 const name = (row, j) => row.index[j] + (row.names[j] && " " + row.names[j]);
 const where = row => row.at.join(", ") || "0";
@@ -84,7 +84,7 @@ function choose(at) {
 
 function line(row, j) {
   const {low, high, z, lines} = state, target = j === row.picked, called = name(row, j);
-  const slider = slide({min: low, max: high}, "logit of class " + called), was = make("i"), it = {slider, z: make("data")};
+  const slider = make("input", {type: "range", step: "any", min: low, max: high, "aria-label": "logit of class " + called}), was = make("i"), it = {slider, z: make("data")};
   slider.oninput = () => { z[j] = +slider.value; show(); };
   keys(slider, () => Math.max(z[j], low), v => { z[j] = v; }, .1);
   was.style.left = `calc(8px + (100% - 16px) * ${(Math.max(z[j], low) - low) / (high - low) || 0})`;
@@ -138,7 +138,7 @@ function show() {
     return;
   }
   const now = walk(row, z, w, k, e), was = walk(row, N(row.z), N(row.weight), ONE, D.smoothing), full = Math.abs(row.token * now.sum) || 1;
-  const by = now.loss - was.loss, g = now.gradient, sum = g.reduce((a, b) => a + b), size = g.reduce((a, b) => a + Math.abs(b), 0);
+  const by = now.loss - was.loss, g = now.gradient, sum = total(g), size = total(g.map(Math.abs));
   tell($("loss"), now.loss, number(now.loss));
   $("change").textContent = by ? (by > 0 ? "+" : "−") + number(Math.abs(by)) + " from your tensor" : "as in your tensor";
   whole(now, was);
@@ -154,15 +154,15 @@ function show() {
     it.slider.setAttribute("aria-valuetext", short(z[j]) + ", probability " + short(now.p[j]));
     if (document.activeElement !== it.weight) it.weight.value = w[j];
   });
-  $("p-sum").textContent = short(now.p.reduce((a, b) => a + b));
+  $("p-sum").textContent = short(total(now.p));
   $("g-sum").textContent = D.softcap && row.others ? "" : Math.abs(sum) < 1e-14 * size ? "0" : signed(sum);
   curve(now, was, row.picked);
   steps(now);
 }
 
 function whole(now, was) {
-  const {name, rows, total, divisor} = D.reduction, text = name + " over " + count(rows) + (rows === 1 ? " row" : " rows"), it = make("data");
-  tell(it, (total - was.loss + now.loss) / divisor, number((total - was.loss + now.loss) / divisor));
+  const {name, rows, divisor} = D.reduction, loss = (D.reduction.total - was.loss + now.loss) / divisor, text = name + " over " + count(rows) + (rows === 1 ? " row" : " rows"), it = make("data");
+  tell(it, loss, number(loss));
   $("whole").replaceChildren(...(name === "none" ? ["not reduced"] : asGiven() ? [text + ": ", it] : ["the " + text + " with these options takes all rows"]));
 }
 
@@ -215,7 +215,7 @@ function push(now, j, moves) {
 }
 
 function summands(now, weight, e) {
-  const list = [], parts = [], share = +e.toPrecision(6), hard = number(now.hard);
+  const list = [], parts = [], share = general(e), hard = number(now.hard);
   const add = (name, formula, text, value, last = true) => {
     list.push([name, formula, text + number(value)]);
     if (last) parts.push(value);
@@ -224,8 +224,8 @@ function summands(now, weight, e) {
   else if (!e && D.z_loss) add("target", D.soft ? "Σ q w (−log p)" : "−log p[target]", "", now.hard);
   if (e) add("target's share", "(1 − e) × hard", "(1 − " + share + ") × " + hard + " = ", now.own);
   if (e) add("label smoothing", "e/V × Σ w (−log p)", share + "/" + D.classes + " × " + number(now.smooth) + " = ", now.spread);
-  if (D.z_loss) add("z-loss", "ζ × logsumexp²", +D.z_loss.toPrecision(6) + " × " + number(now.lse) + "² = ", now.z2);
-  const together = parts.length ? parts.reduce((a, b) => a + b) : now.hard;
+  if (D.z_loss) add("z-loss", "ζ × logsumexp²", general(D.z_loss) + " × " + number(now.lse) + "² = ", now.z2);
+  const together = parts.length ? total(parts) : now.hard;
   if (parts.length > 1) add("row loss", "what adds up", parts.map(v => number(v)).join(" + ") + " = ", together, false);
   if (D.tokens) add("token weight", "t × row loss", short(state.row.token) + " × " + number(together) + " = ", now.loss, false);
   return list;

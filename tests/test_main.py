@@ -110,12 +110,12 @@ class TestOptions:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.delenv("NO_COLOR", raising=False)
-        __main__._show(walk, as_json=False, no_color=False)
+        __main__._show(walk, as_json=False, form=None, no_color=False)
         assert "\x1b" in capsys.readouterr().out
-        __main__._show(walk, as_json=False, no_color=True)
+        __main__._show(walk, as_json=False, form=None, no_color=True)
         assert "\x1b" not in capsys.readouterr().out
         monkeypatch.setenv("NO_COLOR", "1")
-        __main__._show(walk, as_json=False, no_color=False)
+        __main__._show(walk, as_json=False, form=None, no_color=False)
         assert "\x1b" not in capsys.readouterr().out
 
 
@@ -135,6 +135,19 @@ class TestPage:
     def test_beside_json(self, table, tmp_path):
         result = run("explain", table, "--html", tmp_path / "loss.html", "--json")
         assert json.loads(result.stdout)["loss"] == pytest.approx(LOSS, rel=1e-7)
+
+    def test_every_renderer_has_its_form(self, table):
+        from xent._explain import files, walk
+        from xent._explain.render import RENDERERS
+
+        stored = files.read(table)
+        derivation = walk.explain(stored.logits, stored.target, labels=stored.labels)
+        for form, render in RENDERERS.items():
+            assert run("explain", table, "--as", form).stdout == render(derivation)
+            assert form == "text" or form in run("explain", "--help").stdout
+        refused = run("explain", table, "--as", "pdf")
+        assert refused.exit_code == 2
+        assert "--as pdf: expected one of text, html" in refused.stderr
 
     def test_opened(self, table, tmp_path, monkeypatch):
         opened = []

@@ -53,6 +53,7 @@ def main() -> None:
 @click.option("--labels", type=click.Path(path_type=Path), help="Class names: one a line, or a JSON list.")
 @click.option("--max-loss", type=float, help="Exit with 1 if the loss is higher.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+@click.option("--as", "form", metavar="FORM", help="Print another form: markdown, latex, svg, notebook or html.")
 @click.option("--html", metavar="OUT", type=click.Path(path_type=Path), help="Write a page with sliders instead.")
 @click.option("--open", "in_browser", is_flag=True, help="Open that page in the browser.")
 @click.option("--no-color", is_flag=True, help="Plain text on a terminal too.")
@@ -65,6 +66,7 @@ def explain(
     labels: Path | None,
     max_loss: float | None,
     as_json: bool,
+    form: str | None,
     html: Path | None,
     in_browser: bool,
     no_color: bool,
@@ -86,8 +88,8 @@ def explain(
         derivation = _explained(logits, target, target_column, dtype, labels, rows=list(rows) or None, **options)
         if html is not None:
             _write(derivation, html)
-    if as_json or html is None:
-        _show(derivation, as_json, no_color)
+    if as_json or form or html is None:
+        _show(derivation, as_json, form, no_color)
     if in_browser and html is not None:
         click.launch(html.absolute().as_uri())
     if max_loss is not None and not (derivation.loss is not None and derivation.loss <= max_loss):
@@ -130,9 +132,16 @@ def _write(derivation: "Derivation", page: Path) -> None:
     click.echo(f"wrote {page}", err=True)
 
 
-def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
+def _show(derivation: "Derivation", as_json: bool, form: str | None, no_color: bool) -> None:
+    from ._explain.render import RENDERERS
+
     if as_json:
         click.echo(json.dumps(derivation.to_dict(), allow_nan=False, ensure_ascii=False))
+        return
+    if form is not None:
+        if form not in RENDERERS:
+            raise click.UsageError(f"--as {form}: expected one of {', '.join(RENDERERS)}.")
+        click.echo(RENDERERS[form](derivation), nl=False)
         return
     if sys.stdout.isatty() and not no_color and not os.environ.get("NO_COLOR"):
         try:
@@ -184,7 +193,7 @@ def _extras() -> dict[str, str | None]:
     from importlib import metadata
 
     found: dict[str, str | None] = {}
-    for package in ("rich", "numpy", "mpmath", "safetensors", "python-flint", "triton"):
+    for package in ("rich", "matplotlib", "numpy", "mpmath", "safetensors", "python-flint", "triton"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -30,6 +30,7 @@ def wide(rows=2, classes=128_256):
 CASES = {
     "plain": (FIRST, FIRST_TARGET, {}),
     "confident": (torch.tensor([[20.0, 0.0]]), torch.tensor([0]), {}),
+    "confident, hardly smoothed": (torch.tensor([[30.0, 0.0, -1.0]]), torch.tensor([0]), {"label_smoothing": 1e-9}),
     "far": (torch.tensor([[0.0, 106.0, 3.0]]), torch.tensor([0]), {}),
     "weights": (FIRST, FIRST_TARGET, {"weight": torch.tensor([0.5, 2.0, 1.25])}),
     "smoothing": (FIRST, FIRST_TARGET, {"label_smoothing": 0.1, "weight": torch.tensor([0.5, 2.0, 1.25])}),

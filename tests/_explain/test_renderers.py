@@ -43,6 +43,15 @@ def test_golden(name, renderer):
     assert page == path.read_text(encoding="utf-8")
 
 
+def test_the_picture_of_the_documents():
+    """`docs/explain.md` has it."""
+    path = Path(__file__).parents[2] / "docs" / "_static" / "explain.svg"
+    picture = explain(FIRST, FIRST_TARGET, labels=["cat", "dog", "llama"]).to_svg()
+    if os.environ.get("XENT_GOLDEN") == "write":
+        path.write_text(picture, encoding="utf-8")
+    assert picture == path.read_text(encoding="utf-8")
+
+
 class Shown(HTMLParser):
     """The text that is left where scripts, frames, styles and attributes are taken out, as GitHub does."""
 

@@ -5,8 +5,8 @@ import math
 import torch
 
 from .call import Call
-from .derivation import Caution
 from .head import HeadCall
+from .parts import Caution
 from .survey import Survey
 
 

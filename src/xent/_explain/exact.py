@@ -14,7 +14,7 @@ from torch import Tensor
 from .._plan import Shaping
 from ..functional import cross_entropy
 from .call import Call
-from .derivation import Exact
+from .parts import Exact
 
 LIMIT = 1 << 16
 """Logits; beyond it the float64 path of the library has to do, with its compensated sums, and says so."""

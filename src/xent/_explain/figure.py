@@ -3,8 +3,9 @@
 import math
 from typing import Any
 
-from .derivation import Derivation, Entry, Row
+from .derivation import Derivation
 from .numerals import short
+from .parts import Entry, Row
 
 UP, DOWN, QUIET = "#2a5bd7", "#b93a2b", "#8a94a3"
 SIDE = 61

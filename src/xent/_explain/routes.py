@@ -17,7 +17,7 @@ from .. import functional, linear, modules
 from .._plan import Shaping
 from . import exact as _exact
 from .call import Call, Product
-from .derivation import Exact, Route
+from .parts import Exact, Route
 
 OK_ULPS = 4.0
 """A route within so many units of the last place is called ok: its own rounding, a few additions."""

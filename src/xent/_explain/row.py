@@ -11,9 +11,9 @@ from .._plan import Shaping
 from ..functional import log_softmax, softmax
 from ..summary import RowSummary
 from .call import Call
-from .derivation import Crowd, Entry, Others, Row
 from .head import HeadCall
 from .names import Name
+from .parts import Crowd, Entry, Others, Row
 from .steps import Facts, head_step, steps_of, terms_of
 
 FEW = 12

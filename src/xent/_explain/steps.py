@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from .._plan import Shaping
 from .call import Product
-from .derivation import Entry, Step, Term
 from .numerals import number, short, signed
+from .parts import Entry, Step, Term
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from .._plan import Shaping
 from ..errors import ArgumentError, OptionError
 from . import cautions, exact, head, names, routes, row, survey
 from .call import Call, ask
-from .derivation import Derivation, Exact, Reduction, Row
+from .derivation import Derivation
 from .head import HeadCall
 from .names import Name
+from .parts import Exact, Reduction, Row
 from .survey import Survey
 
 SHOWN_WHOLE = 5

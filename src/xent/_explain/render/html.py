@@ -13,8 +13,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from ..derivation import Derivation, Row, worst
+from ..derivation import Derivation, worst
 from ..numerals import significant
+from ..parts import Row
 from .table import about, cautions, routes, table
 
 

@@ -1,7 +1,8 @@
 """The row of highest loss as a formula with its numbers in it, for notebooks on paper."""
 
-from ..derivation import Derivation, Row, worst
+from ..derivation import Derivation, worst
 from ..numerals import number, significant, whole_number
+from ..parts import Row
 
 
 def latex(derivation: Derivation) -> str:

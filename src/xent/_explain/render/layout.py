@@ -5,8 +5,9 @@ A line is a list of (words, role); the role says what the words are, not how the
 
 import textwrap
 
-from ..derivation import Derivation, Entry, Others, Route, Row
+from ..derivation import Derivation
 from ..numerals import number, short, signed, significant, whole_number
+from ..parts import Entry, Others, Route, Row
 
 Line = list[tuple[str, str]]
 

@@ -2,8 +2,9 @@
 
 import re
 
-from ..derivation import Derivation, Row
+from ..derivation import Derivation
 from ..numerals import short, signed, significant
+from ..parts import Row
 from .html import headline
 from .layout import class_of, others_of, said_of
 from .table import about

@@ -6,8 +6,9 @@ For documents: light and dark by itself, with the words as text. Of many rows it
 import math
 from html import escape
 
-from ..derivation import Derivation, Row, worst
+from ..derivation import Derivation, worst
 from ..numerals import short, signed
+from ..parts import Row
 from .html import headline
 from .layout import class_of, fit, others_of
 

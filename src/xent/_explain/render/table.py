@@ -2,8 +2,9 @@
 
 from html import escape
 
-from ..derivation import Derivation, Row
+from ..derivation import Derivation
 from ..numerals import short, signed, significant, whole_number
+from ..parts import Row
 from .layout import class_of, others_of, said_of
 
 
@@ -53,7 +54,7 @@ def routes(derivation: Derivation) -> str:
     exact = derivation.exact
     last = f'<td class="n"><b>{significant(exact.value)}</b></td><td class="n">0</td><td></td>'
     lines.append(f'<tr><th scope="row"><b>exact ({escape(exact.method)})</b></th>{last}</tr>')
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("route", "value", "error", ""))
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("route", "value", "error", "verdict"))
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 

@@ -18,7 +18,7 @@ SCHEMA = "xent.explain/1"
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """How a loss comes about; `print` shows it, `to_dict` gives JSON."""
+    """How a loss comes about; `print` shows it, a notebook shows tables and a page, `to_dict` gives JSON."""
 
     loss: float | None
     """The reduced loss; None where nothing is reduced."""
@@ -50,25 +50,51 @@ class Derivation:
         return {"schema": SCHEMA, **_plain(self)}
 
     def to_html(self) -> str:
-        """One self-contained page with sliders that move the logits."""
+        """One page with sliders that move the logits of a row: loss, probabilities and gradient follow, to 1e-12.
+
+        It loads nothing, and has the same size for any number of classes: those that are not shown are one logsumexp.
+
+        Example:
+            >>> page = xent.explain(torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([0])).to_html()
+            >>> page.startswith("<!doctype html>"), len(page) < 30_000
+            (True, True)
+        """
         return self._rendered("html")
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the page of `to_html`, or that of `to_svg` where the name ends so; the path it was written to."""
+        """Write the page of `to_html`, or that of `to_svg` where the name ends so; the path it was written to.
+
+        Raises:
+            OSError: it cannot be written there.
+        """
         file = Path(path)
         file.write_text(self.to_svg() if file.suffix == ".svg" else self.to_html(), encoding="utf-8")
         return file
 
     def to_svg(self, row: int | None = None) -> str:
-        """A picture of one of the rows shown, the one at the position `row` among all or the one of highest loss."""
+        """A picture of one of the rows shown: `row` is its position among all, otherwise the one of highest loss.
+
+        Raises:
+            OptionError: that row is not among those shown.
+
+        Example:
+            >>> derivation = xent.explain(torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([0]))
+            >>> derivation.to_svg(row=0).startswith("<svg ")
+            True
+        """
         chosen = self._chosen(row)
         return (self if chosen is None else replace(self, rows=(chosen,)))._rendered("svg")
 
     def plot(self, row: int | None = None) -> Any:
         """The same row in matplotlib: probabilities, gradient, the loss of each row shown, the loss over two logits.
 
+        The two logits are the target's and the largest beside it.
+
         Returns:
             matplotlib.figure.Figure: not known to pyplot; ``figure.savefig(path)`` writes it.
+
+        Raises:
+            ModuleNotFoundError: matplotlib is missing; it is the extra ``plot``. OptionError: as `to_svg`.
         """
         from . import figure
 

@@ -54,7 +54,8 @@ def routes(derivation: Derivation) -> str:
     exact = derivation.exact
     last = f'<td class="n"><b>{significant(exact.value)}</b></td><td class="n">0</td><td></td>'
     lines.append(f'<tr><th scope="row"><b>exact ({escape(exact.method)})</b></th>{last}</tr>')
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("route", "value", "error", "verdict"))
+    heads = '<th scope="col">route</th><th class="n" scope="col">value</th><th class="n" scope="col">error</th>'
+    heads += '<th scope="col">verdict</th>'
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 

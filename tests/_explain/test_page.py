@@ -241,7 +241,8 @@ class TestOddRows:
         logits = torch.tensor([[1.0, 2.0], [torch.nan, 0.0], [3.0, 1.0]])
         with show(chromium, tmp_path, explain(logits, torch.tensor([0, 1, -100]))) as page:
             assert page.numbers()["title"].startswith("row 1")
-            assert "nan" in page.page.locator("#loss").text_content()
+            assert page.page.locator("#loss").text_content() == "nan"
+            assert page.page.locator("#rows b").all_text_contents() == ["1.3133", "nan", "ignored"]
             page.page.get_by_role("radio").nth(2).check(force=True)
             assert "ignored" in page.numbers()["title"]
             assert page.numbers()["steps"] == []

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .. import _algebra, backends
-from .._plan import Shaping
+from .._plan import Plan, Shaping
 from ..functional import log_softmax, softmax
 from ..summary import RowSummary
 from .call import Call
@@ -75,23 +75,13 @@ def _columns(one: Call, z: Tensor, scale: float, token: float) -> tuple[dict[str
     if shaping.moves:
         x = _algebra.shaped(z, shaping.softcap, shaping.scale)
         slope = slope * _algebra.shaped_slope(z, shaping.softcap, float(shaping.scale), z)
-    backend, rows = backends.choose(x.device), x.unsqueeze(2)
-    summary = backend.row_summary(rows, target, weight, plan.ignore_index, plan.smoothing > 0)
+    rows = x.unsqueeze(2)
+    summary = backends.choose(x.device).row_summary(rows, target, weight, plan.ignore_index, plan.smoothing > 0)
     facts = _facts(one, summary, weight, scale, token)
     spread = torch.ones_like(x[0]) if weight is None else weight
     own = target.reshape(-1) if one.index is None else one_hot(one.index.reshape(-1), plan.classes)[0].double()
     probability = softmax(x, dim=1)[0]
-    upstream, none = torch.full_like(summary.peak, scale * token), torch.zeros_like(summary.peak)
-    gradient = backend.row_grad(
-        rows,
-        target,
-        weight,
-        plan.ignore_index,
-        summary.peak,
-        summary.rest,
-        _algebra.loss(upstream, none, plan.smoothing, plan.classes),
-        _algebra.loss(none, upstream, plan.smoothing, plan.classes) if plan.smoothing > 0 else None,
-    ).reshape(-1)
+    gradient = _gradient(rows, target, weight, plan, summary, scale * token)
     if shaping.z_loss:
         gradient = gradient + 2 * shaping.z_loss * facts.logsumexp * scale * token * probability
     columns = {
@@ -106,6 +96,27 @@ def _columns(one: Call, z: Tensor, scale: float, token: float) -> tuple[dict[str
         "gradient": gradient * slope[0],
     }
     return columns, facts
+
+
+def _gradient(
+    rows: Tensor, target: Tensor, weight: Tensor | None, plan: Plan, summary: RowSummary, upstream: float
+) -> Tensor:
+    """Of the surprise with respect to the logits that it is of."""
+    ours, none = torch.full_like(summary.peak, upstream), torch.zeros_like(summary.peak)
+    return (
+        backends.choose(rows.device)
+        .row_grad(
+            rows,
+            target,
+            weight,
+            plan.ignore_index,
+            summary.peak,
+            summary.rest,
+            _algebra.loss(ours, none, plan.smoothing, plan.classes),
+            _algebra.loss(none, ours, plan.smoothing, plan.classes) if plan.smoothing > 0 else None,
+        )
+        .reshape(-1)
+    )
 
 
 def _facts(one: Call, summary: RowSummary, weight: Tensor | None, scale: float, token: float) -> Facts:

@@ -65,7 +65,7 @@ function rows() {
     const bar = make("i"), input = make("input", {type: "radio", name: "row"});
     bar.style.width = Math.min(100, Math.max(0, 100 * row.loss / most)) + "%";
     input.onchange = () => choose(at);
-    $("rows").append(make("label", {}, input, "row " + where(row), make("b", {}, row.ignored ? "ignored" : number(row.loss, 4)), bar));
+    $("rows").append(make("label", {}, input, "row " + where(row), make("b", {}, row.ignored ? "ignored" : number(+row.loss, 4)), bar));
   });
 }
 

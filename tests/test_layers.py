@@ -47,6 +47,7 @@ FOREIGN = {
     "flint": {"_truth"},
     "mpmath": {"_truth"},
     "numpy": {"_explain"},
+    "matplotlib": {"_explain"},
     "safetensors": {"_explain"},
     "rich": {"_explain", "__main__"},
 }

@@ -93,6 +93,8 @@ class TestOptions:
         assert [entry["label"] for entry in data["rows"][0]["entries"]] == ["y", "x"]
         assert (data["label_smoothing"], data["ignore_index"], data["dtype"]) == (0.1, 1, "float64")
         assert data["reduction"]["name"] == "sum"
+        data = document("explain", table, "--softcap", "5", "--logit-scale", "2", "--z-loss", "0.5")
+        assert (data["softcap"], data["logit_scale"], data["z_loss"]) == (5.0, 2.0, 0.5)
 
     def test_text_is_plain_where_there_is_no_terminal(self, table):
         page = run("explain", table).stdout
@@ -108,13 +110,57 @@ class TestOptions:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.delenv("NO_COLOR", raising=False)
-        __main__._show(walk, as_json=False, no_color=False)
+        __main__._show(walk, as_json=False, form=None, no_color=False)
         assert "\x1b" in capsys.readouterr().out
-        __main__._show(walk, as_json=False, no_color=True)
+        __main__._show(walk, as_json=False, form=None, no_color=True)
         assert "\x1b" not in capsys.readouterr().out
         monkeypatch.setenv("NO_COLOR", "1")
-        __main__._show(walk, as_json=False, no_color=False)
+        __main__._show(walk, as_json=False, form=None, no_color=False)
         assert "\x1b" not in capsys.readouterr().out
+
+
+class TestPage:
+    def test_the_page_in_place_of_the_table(self, table, tmp_path):
+        page = tmp_path / "loss.html"
+        result = run("explain", table, "--html", page, "--max-loss", "9")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"wrote {page}\n")
+        from xent._explain import files, walk
+
+        stored = files.read(table)
+        assert (
+            page.read_text(encoding="utf-8")
+            == walk.explain(stored.logits, stored.target, labels=stored.labels).to_html()
+        )
+
+    def test_beside_json(self, table, tmp_path):
+        result = run("explain", table, "--html", tmp_path / "loss.html", "--json")
+        assert json.loads(result.stdout)["loss"] == pytest.approx(LOSS, rel=1e-7)
+
+    def test_every_renderer_has_its_form(self, table):
+        from xent._explain import files, walk
+        from xent._explain.render import RENDERERS
+
+        stored = files.read(table)
+        derivation = walk.explain(stored.logits, stored.target, labels=stored.labels)
+        for form, render in RENDERERS.items():
+            assert run("explain", table, "--as", form).stdout == render(derivation)
+            assert form == "text" or form in run("explain", "--help").stdout
+        refused = run("explain", table, "--as", "pdf")
+        assert refused.exit_code == 2
+        assert "--as pdf: expected one of text, html" in refused.stderr
+
+    def test_opened(self, table, tmp_path, monkeypatch):
+        opened = []
+        monkeypatch.setattr("click.launch", opened.append)
+        monkeypatch.chdir(tmp_path)
+        assert run("explain", table, "--html", "loss.html", "--open").exit_code == 0
+        assert opened == [(tmp_path / "loss.html").as_uri()]
+        assert run("explain", table, "--open").exit_code == 2
+
+    def test_where_nothing_can_be_written(self, table, tmp_path):
+        result = run("explain", table, "--html", tmp_path / "none" / "loss.html")
+        assert result.exit_code == 3
+        assert "loss.html: No such file or directory." in result.stderr
 
 
 class TestExitCodes:

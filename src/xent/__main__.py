@@ -43,6 +43,9 @@ def main() -> None:
 @click.option("--top", type=click.IntRange(min=0), help="Classes to show a row.")
 @click.option("--ignore-index", type=int, default=-100, show_default=True, help="Label of rows to leave out.")
 @click.option("--label-smoothing", type=float, default=0.0, show_default=True, help="Share spread over all classes.")
+@click.option("--softcap", type=float, help="Bound of the logits, c tanh(z / c).")
+@click.option("--logit-scale", type=float, default=1.0, show_default=True, help="Factor of the logits.")
+@click.option("--z-loss", type=float, default=0.0, show_default=True, help="Coefficient of the squared logsumexp.")
 @click.option("--reduction", type=click.Choice(["mean", "sum", "none"]), default="mean", show_default=True)
 @click.option(
     "--dtype", type=click.Choice(["float64", "float32", "bfloat16", "float16"]), help="Round the logits first."
@@ -50,6 +53,9 @@ def main() -> None:
 @click.option("--labels", type=click.Path(path_type=Path), help="Class names: one a line, or a JSON list.")
 @click.option("--max-loss", type=float, help="Exit with 1 if the loss is higher.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of the table.")
+@click.option("--as", "form", metavar="FORM", help="Print another form: markdown, latex, svg, notebook or html.")
+@click.option("--html", metavar="OUT", type=click.Path(path_type=Path), help="Write a page with sliders instead.")
+@click.option("--open", "in_browser", is_flag=True, help="Open that page in the browser.")
 @click.option("--no-color", is_flag=True, help="Plain text on a terminal too.")
 def explain(
     files: tuple[Path, ...],
@@ -60,6 +66,9 @@ def explain(
     labels: Path | None,
     max_loss: float | None,
     as_json: bool,
+    form: str | None,
+    html: Path | None,
+    in_browser: bool,
     no_color: bool,
     **options: Any,
 ) -> None:
@@ -72,10 +81,17 @@ def explain(
         raise click.UsageError("one file of logits, and at most one of targets.")
     if max_loss is not None and options["reduction"] == "none":
         raise click.UsageError("--max-loss wants one loss: --reduction mean or sum.")
+    if in_browser and html is None:
+        raise click.UsageError("--open wants a page: --html OUT.")
     logits, target = files[0], target or (files[1] if len(files) == 2 else None)
     with _invalid_data():
         derivation = _explained(logits, target, target_column, dtype, labels, rows=list(rows) or None, **options)
-    _show(derivation, as_json, no_color)
+        if html is not None:
+            _write(derivation, html)
+    if as_json or form or html is None:
+        _show(derivation, as_json, form, no_color)
+    if in_browser and html is not None:
+        click.launch(html.absolute().as_uri())
     if max_loss is not None and not (derivation.loss is not None and derivation.loss <= max_loss):
         click.echo(f"loss {derivation.loss:.6g} is not at most {max_loss:g}", err=True)
         sys.exit(THRESHOLD_MISSED)
@@ -106,9 +122,26 @@ def _invalid_data() -> Iterator[None]:
         sys.exit(INVALID_DATA)
 
 
-def _show(derivation: "Derivation", as_json: bool, no_color: bool) -> None:
+def _write(derivation: "Derivation", page: Path) -> None:
+    from .errors import FileError
+
+    try:
+        derivation.save(page)
+    except OSError as reason:
+        raise FileError(f"{page}: {reason.strerror or reason}.") from reason
+    click.echo(f"wrote {page}", err=True)
+
+
+def _show(derivation: "Derivation", as_json: bool, form: str | None, no_color: bool) -> None:
+    from ._explain.render import RENDERERS
+
     if as_json:
         click.echo(json.dumps(derivation.to_dict(), allow_nan=False, ensure_ascii=False))
+        return
+    if form is not None:
+        if form not in RENDERERS:
+            raise click.UsageError(f"--as {form}: expected one of {', '.join(RENDERERS)}.")
+        click.echo(RENDERERS[form](derivation), nl=False)
         return
     if sys.stdout.isatty() and not no_color and not os.environ.get("NO_COLOR"):
         try:

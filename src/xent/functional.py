@@ -190,7 +190,7 @@ def cross_entropy(
     ``docs/differences.md`` for every difference.
     """
     if dim is not None:
-        input, target = _classes_to_torchs_place(input, target, dim)
+        input, target = classes_to_torchs_place(input, target, dim)
     _check.loss(input, target, weight)
     ignored = _check.ignore_index(ignore_index)
     if target.shape == input.shape:
@@ -263,13 +263,13 @@ def cross_entropy_with_stats(
     torch has no twin of it.
     """
     if dim is not None:
-        input, target = _classes_to_torchs_place(input, target, dim)
+        input, target = classes_to_torchs_place(input, target, dim)
     _check.loss(input, target, weight)
     _check.labels_only(target)
     _check.indices(input, target)
     ignored, shift = _check.ignore_index(ignore_index), _check.shift(shift, target)
     smoothing = _check.label_smoothing(label_smoothing)
-    shape = _shape_of_labels(input)
+    shape = shape_of_labels(input)
     sums = _plan.sums(input, shape, _check.reduction(reduction), token_weight, num_items, all_ignored, dtype, shift)
     if shift:
         target = _plan.moved(target, shift, ignored)
@@ -277,7 +277,7 @@ def cross_entropy_with_stats(
     return ops.cross_entropy_with_stats(_plan.loss(input, target, weight, ignored, sums, smoothing, shaping))
 
 
-def _classes_to_torchs_place(input: Tensor, target: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def classes_to_torchs_place(input: Tensor, target: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Views with the classes on dim 1."""
     _check.tensor("input", input)
     _check.tensor("target", target)
@@ -292,11 +292,11 @@ def _sums(input: Tensor, reduction: str, token_weight, num_items, all_ignored, d
     """None where nothing is asked that torch has not."""
     if token_weight is None and num_items is None and dtype is None and all_ignored == "nan":
         return None
-    shape = _shape_of_labels(input)
+    shape = shape_of_labels(input)
     return _plan.sums(input, shape, reduction, token_weight, num_items, all_ignored, dtype, shift)
 
 
-def _shape_of_labels(input: Tensor) -> torch.Size:
+def shape_of_labels(input: Tensor) -> torch.Size:
     at = 0 if input.ndim == 1 else 1
     return input.shape[:at] + input.shape[at + 1 :]
 

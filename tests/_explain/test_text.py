@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from xent._explain.numerals import number, short
 from xent._explain.render import RENDERERS
 from xent._explain.walk import explain
 
@@ -42,6 +43,23 @@ CASES = {
     "probabilities": lambda: explain(wide(3)[:2], torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.25, 1.0]]), [1.0, 2.0, 3.0]),
     "many_classes": lambda: explain(wide(1000), torch.tensor([3, 700, 12, -100, 999, 0]), rows=[0, 3]),
     "softmax_twice": lambda: explain(torch.eye(10)[:4], torch.tensor([0, 1, 2, 4]), reduction="none", top=2),
+    "shaped": lambda: explain(
+        wide(4)[:3],
+        torch.tensor([0, 1, 2]),
+        softcap=3.0,
+        logit_scale=0.5,
+        z_loss=0.01,
+        label_smoothing=0.1,
+        token_weight=torch.tensor([1.0, 0.5, 0.0]),
+        num_items=4,
+    ),
+    "head": lambda: explain(
+        [[2.0, 1.0], [0.0, 3.0]],
+        [2, 0],
+        linear_weight=[[1.0, 0.0], [0.0, 1.0], [0.5, 0.25]],
+        linear_bias=[0.0, 0.5, 0.0],
+        labels=["cat", "dog", "llama"],
+    ),
     "all_ignored": lambda: explain(FIRST[:2], [-100, -100]),
 }
 
@@ -89,3 +107,9 @@ def test_rich_paints_what_failed():
     with colour.capture() as captured:
         colour.print(CASES["margin_106"]())
     assert "\x1b[1;31m✗ overflow" in captured.get()
+
+
+def test_a_half_goes_up_whatever_is_before_it():
+    """Logits of 16 bits are full of them, and browsers round them so."""
+    assert [short(value) for value in (0.03125, 0.09375, -0.03125, 2.0)] == ["0.0313", "0.0938", "-0.0313", "2.0000"]
+    assert number(1.7976931348623157e308) == "1.7977e+308"

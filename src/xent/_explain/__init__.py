@@ -1,13 +1,14 @@
 """The walk from logits to loss on the caller's own tensors: data first, print second."""
 
-from .derivation import Caution as Caution
 from .derivation import Derivation as Derivation
-from .derivation import Entry as Entry
-from .derivation import Exact as Exact
-from .derivation import Others as Others
-from .derivation import Reduction as Reduction
-from .derivation import Route as Route
-from .derivation import Row as Row
-from .derivation import Step as Step
-from .derivation import Term as Term
+from .parts import Caution as Caution
+from .parts import Crowd as Crowd
+from .parts import Entry as Entry
+from .parts import Exact as Exact
+from .parts import Others as Others
+from .parts import Reduction as Reduction
+from .parts import Route as Route
+from .parts import Row as Row
+from .parts import Step as Step
+from .parts import Term as Term
 from .walk import explain as explain

@@ -5,11 +5,12 @@ import math
 import torch
 
 from .call import Call
-from .derivation import Caution
+from .head import HeadCall
+from .parts import Caution
 from .survey import Survey
 
 
-def look(call: Call, survey: Survey) -> tuple[Caution, ...]:
+def look(call: Call | HeadCall, survey: Survey) -> tuple[Caution, ...]:
     """Every caution that these inputs deserve."""
     found = (caution(call, survey) for caution in CAUTIONS)
     return tuple(caution for caution in found if caution is not None)
@@ -20,9 +21,9 @@ def _tolerance(dtype: torch.dtype) -> float:
     return max(1e-3, 4 * torch.finfo(dtype).eps)
 
 
-def probabilities(call: Call, survey: Survey) -> Caution | None:
+def probabilities(call: Call | HeadCall, survey: Survey) -> Caution | None:
     """Logits that are a softmax already."""
-    near = _tolerance(call.logits.dtype)
+    near = _tolerance(call.dtype)
     kept, classes = survey.kept, call.plan.classes
     unit = (survey.low >= 0) & (survey.peak <= 1 + near) & ((survey.total - 1).abs() <= near)
     if classes < 2 or not bool(kept.any()) or not bool(unit[kept].all()):
@@ -36,9 +37,9 @@ def probabilities(call: Call, survey: Survey) -> Caution | None:
     )
 
 
-def log_probabilities(call: Call, survey: Survey) -> Caution | None:
+def log_probabilities(call: Call | HeadCall, survey: Survey) -> Caution | None:
     """Logits that are a log_softmax already: harmless."""
-    near = _tolerance(call.logits.dtype)
+    near = _tolerance(call.dtype)
     rows = (survey.peak <= 0) & (survey.logsumexp.abs() <= near)
     if call.plan.classes < 2 or not bool(survey.kept.any()) or not bool(rows[survey.kept].all()):
         return None
@@ -50,7 +51,7 @@ def log_probabilities(call: Call, survey: Survey) -> Caution | None:
     )
 
 
-def one_class(call: Call, survey: Survey) -> Caution | None:
+def one_class(call: Call | HeadCall, survey: Survey) -> Caution | None:
     """A softmax over one class."""
     if call.plan.classes != 1:
         return None
@@ -61,7 +62,7 @@ def one_class(call: Call, survey: Survey) -> Caution | None:
     )
 
 
-def negative_targets(call: Call, survey: Survey) -> Caution | None:
+def negative_targets(call: Call | HeadCall, survey: Survey) -> Caution | None:
     """A distribution with an entry below zero."""
     if survey.asked_low is None:
         return None
@@ -77,7 +78,7 @@ def negative_targets(call: Call, survey: Survey) -> Caution | None:
     )
 
 
-def unnormalised_targets(call: Call, survey: Survey) -> Caution | None:
+def unnormalised_targets(call: Call | HeadCall, survey: Survey) -> Caution | None:
     """A distribution that does not sum to 1; a row of zeros is a way to ignore it and passes."""
     total = survey.asked_total
     if total is None:
@@ -97,12 +98,12 @@ def unnormalised_targets(call: Call, survey: Survey) -> Caution | None:
     )
 
 
-def _sums_to_one_last(call: Call) -> bool:
+def _sums_to_one_last(call: Call | HeadCall) -> bool:
     totals = call.target.sum(-1, dtype=torch.float64)
     return bool(((totals - 1).abs() <= _tolerance(call.target.dtype)).all())
 
 
-def nothing_kept(call: Call, survey: Survey) -> Caution | None:
+def nothing_kept(call: Call | HeadCall, survey: Survey) -> Caution | None:
     """A mean over nothing."""
     if bool(survey.kept.any()) and (call.plan.soft or float(survey.mass.sum()) != 0):
         return None
@@ -112,17 +113,18 @@ def nothing_kept(call: Call, survey: Survey) -> Caution | None:
         what = "the class weights of all targets are 0"
     else:
         what = f"all {call.count:,} rows are ignored (target = {call.plan.ignore_index})"
-    mean = call.plan.reduction == "mean"
+    sums = call.plan.sums
+    undefined = sums.reduction == "mean" and not sums.num_items and math.isnan(sums.all_ignored)
     return Caution(
         "nothing kept",
-        f"{what}: the {call.plan.reduction} is " + ("0/0 = nan, and so is its gradient" if mean else "0"),
+        f"{what}: the {sums.reduction} is " + ("0/0 = nan, and its gradient 0" if undefined else "0"),
         "skip such a batch, or take reduction='sum' and divide by a count of your own",
     )
 
 
-def classes_last(call: Call, survey: Survey) -> Caution | None:
+def classes_last(call: Call | HeadCall, survey: Survey) -> Caution | None:
     """``(N, L, C)`` read as ``(N, C, L)`` without a word, because the two sizes are equal."""
-    shape = tuple(call.logits.shape)
+    shape = call.shape
     if len(shape) < 3 or call.plan.classes < 2 or len(set(shape[1:])) != 1:
         return None
     return Caution(
@@ -133,10 +135,11 @@ def classes_last(call: Call, survey: Survey) -> Caution | None:
     )
 
 
-def weight_cancels(call: Call, survey: Survey) -> Caution | None:
+def weight_cancels(call: Call | HeadCall, survey: Survey) -> Caution | None:
     """``w l / w``."""
     plan = call.plan
-    lone = not plan.soft and plan.reduction == "mean" and plan.smoothing == 0 and int(survey.kept.sum()) == 1
+    lone = not plan.soft and plan.sums.reduction == "mean" and plan.smoothing == 0 and int(survey.kept.sum()) == 1
+    lone = lone and plan.sums.num_items is None and not (plan.shaping and plan.shaping.z_loss)
     if call.weight is None or not lone or float(survey.mass.sum()) == 0:
         return None
     return Caution(

@@ -10,7 +10,8 @@ def number(value: float, places: int = 6) -> str:
     if value == 0:
         return "0"
     if 10.0 ** (-1 - places // 2) <= abs(value) < 1e6:
-        return f"{value:.{places}f}"
+        away = math.nextafter(value, math.copysign(math.inf, value))  # a half goes up, as in every browser
+        return f"{away:.{places}f}"
     return f"{value:.{max(places - 2, 2)}e}"
 
 
@@ -30,3 +31,8 @@ def significant(value: float, digits: int = 11) -> str:
         whole = len(str(int(abs(value)))) if math.isfinite(value) else 0
         return f"{value:.{max(digits - whole, 1)}f}" if math.isfinite(value) and value else number(value)
     return f"{value:.{digits - 1}e}"
+
+
+def whole_number(value: float) -> str:
+    """As a count where it is one."""
+    return f"{value:,.0f}" if value.is_integer() else number(value)

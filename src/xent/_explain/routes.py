@@ -6,17 +6,18 @@ A route runs in the dtype of the input, on detached tensors; the exact value jud
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import functional, modules
+from .. import functional, linear, modules
+from .._plan import Shaping
 from . import exact as _exact
-from .call import Call
-from .derivation import Exact, Route
+from .call import Call, Product
+from .parts import Exact, Route
 
 OK_ULPS = 4.0
 """A route within so many units of the last place is called ok: its own rounding, a few additions."""
@@ -34,8 +35,9 @@ class _Found:
 
 
 def compare(call: Call, exact: Exact) -> tuple[Route, ...]:
-    """Every route on `call`, judged."""
-    return tuple(_judged(name, route, call, exact) for name, route in ROUTES.items())
+    """Every route on `call`, judged; those of a linear head where there is one."""
+    ways = ROUTES if call.product is None else ROUTES | HEAD_ROUTES
+    return tuple(_judged(name, route, call, exact) for name, route in ways.items())
 
 
 def _judged(name: str, route: Callable[[Call], _Found], call: Call, exact: Exact) -> Route:
@@ -80,22 +82,38 @@ def _ulp(value: float, dtype: torch.dtype) -> float:
 
 
 def _softmax_by_hand(call: Call) -> _Found:
-    x = _rows(call, call.logits)
+    x = _rows(call, _shaped(call))
     exp = x.exp()
     p = exp / exp.sum(-1).unsqueeze(-1)
     return _Found(_likelihood(call, p.log()), _trouble(call, x, exp, p))
 
 
 def _log_softmax_by_hand(call: Call) -> _Found:
-    x = _rows(call, call.logits)
+    x = _rows(call, _shaped(call))
     exp = x.exp()
     return _Found(_likelihood(call, x - exp.sum(-1).log().unsqueeze(-1)), _trouble(call, x, exp, None))
 
 
 def _softmax_then_log(call: Call) -> _Found:
-    x = _rows(call, call.logits)
+    x = _rows(call, _shaped(call))
     p = F.softmax(x, dim=-1)
     return _Found(_likelihood(call, torch.log(p)), _trouble(call, x, None, p))
+
+
+def _shaped(call: Call) -> Tensor:
+    """The logits as torch's losses want them, a softcap and a scale written out; other options they do not have."""
+    shaping, sums = call.plan.shaping or Shaping(), call.plan.sums
+    options = {
+        "token_weight": sums.token_weight is not None,
+        "num_items": sums.num_items is not None,
+        "all_ignored": not math.isnan(sums.all_ignored),
+        "z_loss": shaping.z_loss,
+    }
+    lacking = [name for name, given in options.items() if given]
+    if lacking:
+        raise NotApplicable(f"torch has no {', '.join(lacking)}")
+    x = call.logits if shaping.scale == 1 else call.logits * float(shaping.scale)
+    return x if shaping.softcap is None else shaping.softcap * torch.tanh(x / shaping.softcap)
 
 
 def _trouble(call: Call, x: Tensor, exp: Tensor | None, p: Tensor | None) -> str:
@@ -133,46 +151,105 @@ def _rows(call: Call, tensor: Tensor) -> Tensor:
 # -- by library -----------------------------------------------------------------------------------
 
 
-def _by_nll(log_softmax: Callable[..., Tensor], nll_loss: Callable[..., Tensor]) -> Callable[[Call], _Found]:
-    def route(call: Call) -> _Found:
-        if call.plan.soft:
-            raise NotApplicable("nll_loss takes labels, not probabilities")
-        if call.plan.smoothing > 0:
-            raise NotApplicable("nll_loss has no label smoothing")
-        dim = 0 if call.logits.ndim == 1 else 1
-        return _Found(nll_loss(log_softmax(call.logits, dim=dim), call.target, call.weight, **_options(call)))
-
-    return route
+def _torchs_nll(call: Call) -> _Found:
+    _nll_serves(call)
+    log_p = F.log_softmax(_shaped(call), dim=_classes(call))
+    return _Found(F.nll_loss(log_p, call.target, call.weight, **_options(call)))
 
 
-def _by_function(cross_entropy: Callable[..., Tensor]) -> Callable[[Call], _Found]:
-    def route(call: Call) -> _Found:
-        smoothing = call.plan.smoothing
-        return _Found(cross_entropy(call.logits, call.target, call.weight, label_smoothing=smoothing, **_options(call)))
-
-    return route
+def _torchs_function(call: Call) -> _Found:
+    x, smoothing = _shaped(call), call.plan.smoothing
+    return _Found(F.cross_entropy(x, call.target, call.weight, label_smoothing=smoothing, **_options(call)))
 
 
-def _by_module(module: Callable[..., Callable[..., Tensor]]) -> Callable[[Call], _Found]:
-    def route(call: Call) -> _Found:
-        loss = module(call.weight, label_smoothing=call.plan.smoothing, **_options(call))
-        return _Found(loss(call.logits, call.target))
+def _torchs_module(call: Call) -> _Found:
+    x = _shaped(call)
+    loss = torch.nn.CrossEntropyLoss(call.weight, label_smoothing=call.plan.smoothing, **_options(call))
+    return _Found(loss(x, call.target))
 
-    return route
+
+def _our_nll(call: Call) -> _Found:
+    _nll_serves(call)
+    log_p = functional.log_softmax(_shaped(call), dim=_classes(call))
+    return _Found(functional.nll_loss(log_p, call.target, call.weight, **_options(call)))
+
+
+def _our_function(call: Call) -> _Found:
+    options = _options(call) | _more_options(call) | _sums(call)
+    return _Found(functional.cross_entropy(call.logits, call.target, call.weight, **options))
+
+
+def _our_module(call: Call) -> _Found:
+    loss = modules.CrossEntropyLoss(call.weight, **_options(call), **_more_options(call))
+    return _Found(loss(call.logits, call.target, **_sums(call)))
+
+
+def _nll_serves(call: Call) -> None:
+    if call.plan.soft:
+        raise NotApplicable("nll_loss takes labels, not probabilities")
+    if call.plan.smoothing > 0:
+        raise NotApplicable("nll_loss has no label smoothing")
+
+
+def _classes(call: Call) -> int:
+    return 0 if call.logits.ndim == 1 else 1
 
 
 def _options(call: Call) -> dict[str, Any]:
     return {"ignore_index": call.plan.ignore_index, "reduction": call.plan.reduction}
 
 
+def _more_options(call: Call) -> dict[str, Any]:
+    """What torch's losses have not, but for `_sums`; and label smoothing."""
+    shaping = call.plan.shaping or Shaping()
+    return {
+        "label_smoothing": call.plan.smoothing,
+        "all_ignored": "nan" if math.isnan(call.plan.sums.all_ignored) else "zero",
+        "softcap": shaping.softcap,
+        "logit_scale": shaping.scale,
+        "z_loss": shaping.z_loss,
+    }
+
+
+def _sums(call: Call) -> dict[str, Any]:
+    return {"token_weight": call.plan.sums.token_weight, "num_items": call.plan.sums.num_items}
+
+
+# -- from a linear head ---------------------------------------------------------------------------
+
+
+def _torchs_head(call: Call) -> _Found:
+    product = _product(call)
+    x = F.linear(product.hidden, product.weight, product.bias)
+    return _torchs_function(replace(call, logits=x))
+
+
+def _our_head(call: Call) -> _Found:
+    product = _product(call)
+    options: dict[str, Any] = {**_options(call), **_more_options(call), **_sums(call), "weight": call.weight}
+    loss = linear.linear_cross_entropy(product.hidden, product.weight, call.target, linear_bias=product.bias, **options)
+    return _Found(loss)
+
+
+def _product(call: Call) -> Product:
+    if call.product is None:
+        raise NotApplicable("there is no head")
+    return call.product
+
+
 ROUTES: dict[str, Callable[[Call], _Found]] = {
     "softmax → pick → −log → mean": _softmax_by_hand,
     "log_softmax → pick → −mean": _log_softmax_by_hand,
     "F.softmax → log → pick → −mean": _softmax_then_log,
-    "F.log_softmax + F.nll_loss": _by_nll(F.log_softmax, F.nll_loss),
-    "F.cross_entropy": _by_function(F.cross_entropy),
-    "torch.nn.CrossEntropyLoss": _by_module(torch.nn.CrossEntropyLoss),
-    "xent.log_softmax + xent.nll_loss": _by_nll(functional.log_softmax, functional.nll_loss),
-    "xent.cross_entropy": _by_function(functional.cross_entropy),
-    "xent.CrossEntropyLoss": _by_module(modules.CrossEntropyLoss),
+    "F.log_softmax + F.nll_loss": _torchs_nll,
+    "F.cross_entropy": _torchs_function,
+    "torch.nn.CrossEntropyLoss": _torchs_module,
+    "xent.log_softmax + xent.nll_loss": _our_nll,
+    "xent.cross_entropy": _our_function,
+    "xent.CrossEntropyLoss": _our_module,
 }
+HEAD_ROUTES: dict[str, Callable[[Call], _Found]] = {
+    "F.linear + F.cross_entropy": _torchs_head,
+    "xent.linear_cross_entropy": _our_head,
+}
+"""Each makes the logits anew, and may round them otherwise than those that the exact value is of."""

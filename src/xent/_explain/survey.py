@@ -27,6 +27,7 @@ class Survey:
     mass: Tensor
     """What the row adds to the divisor of a mean over labels; 0 where ignored."""
     kept: Tensor
+    """Neither ignored nor of token weight 0."""
     peak: Tensor
     logsumexp: Tensor
     low: Tensor
@@ -50,18 +51,32 @@ def take(call: Call) -> Survey:
     index = None if call.index is None else call.index.reshape(outer, inner)
     facts = torch.zeros(9, outer, inner, dtype=torch.float64, device=plan.rows.device)
     if classes:
+        scratch = torch.empty(0, dtype=torch.float64, device=plan.rows.device)
         for at in _blocks(plan):
-            facts[:, at[0], at[1]] = _facts(plan, index, at)
+            facts[:, at[0], at[1]] = _facts(plan, index, at, scratch)
     peak, rest, picked, mass, mix, low, total, asked_low, asked_total = facts
-    kept = torch.ones_like(mass, dtype=torch.bool) if index is None else index >= 0
-    weight_sum = classes if plan.class_weight is None else float(plan.class_weight.to(torch.float64).sum())
-    hard = _algebra.hard(mass, rest, picked)
-    smooth = _algebra.smooth(weight_sum, rest, mix) if plan.smoothing > 0 else None
-    loss = _algebra.loss(hard, smooth, plan.smoothing, classes).where(kept, 0.0)
-    rows = (loss, mass, kept, peak, peak + rest.log1p(), low, total)
+    factor = _factor(plan, mass)
+    kept = factor != 0 if index is None else (index >= 0) & (factor != 0)
+    loss = (_losses(plan, peak, rest, picked, mass, mix) * factor).where(kept, 0.0)
+    rows = (loss, (mass * factor).where(kept, 0.0), kept, peak, peak + rest.log1p(), low, total)
     loss, mass, kept, peak, logsumexp, low, total = (fact.reshape(-1) for fact in rows)
     asked = (asked_low.reshape(-1), asked_total.reshape(-1)) if plan.soft else (None, None)
     return Survey(loss, mass, kept, peak, logsumexp, low, total, *asked)
+
+
+def _factor(plan: Plan, like: Tensor) -> Tensor:
+    token = plan.sums.token_weight
+    return torch.ones_like(like) if token is None else token.to(torch.float64).reshape(like.shape)
+
+
+def _losses(plan: Plan, peak: Tensor, rest: Tensor, picked: Tensor, mass: Tensor, mix: Tensor) -> Tensor:
+    """Of every row, before its token weight."""
+    classes = plan.classes
+    weight_sum = classes if plan.class_weight is None else float(plan.class_weight.to(torch.float64).sum())
+    smooth = _algebra.smooth(weight_sum, rest, mix) if plan.smoothing > 0 else None
+    losses = _algebra.loss(_algebra.hard(mass, rest, picked), smooth, plan.smoothing, classes)
+    z = plan.shaping.z_loss if plan.shaping else 0.0
+    return losses + _algebra.z(z, _algebra.lse(peak, rest)) if z else losses
 
 
 def _blocks(plan: Plan) -> Iterator[tuple[slice, slice]]:
@@ -73,14 +88,17 @@ def _blocks(plan: Plan) -> Iterator[tuple[slice, slice]]:
             yield slice(o, o + high), slice(i, i + wide)
 
 
-def _facts(plan: Plan, index: Tensor | None, at: tuple[slice, slice]) -> Tensor:
+def _facts(plan: Plan, index: Tensor | None, at: tuple[slice, slice], scratch: Tensor) -> Tensor:
     """The nine facts of a block of rows, stacked."""
-    rows = plan.rows[at[0], :, at[1]]
+    rows, shaping = plan.rows[at[0], :, at[1]], plan.shaping
+    moves = shaping is not None and shaping.moves
+    if shaping is not None and moves:
+        rows = _algebra.shaped(rows.double(), shaping.softcap, shaping.scale)
     weight = None if plan.class_weight is None else plan.class_weight.to(torch.float64).reshape(1, -1, 1)
     low, peak = rows.amin(1).double(), rows.amax(1).double()
-    unit = bool(((low >= 0) & (peak <= 2)).any())
+    unit = not moves and bool(((low >= 0) & (peak <= 2)).any())
     total = rows.sum(1, dtype=torch.float64) if unit else torch.full_like(peak, float("nan"))
-    shifted = rows.to(torch.float64, copy=True).sub_(peak.unsqueeze(1))
+    shifted = torch.sub(rows, peak.unsqueeze(1), out=scratch.resize_(rows.shape))
     none = torch.zeros_like(peak)
     mix = _weighted_sum(weight, shifted) if plan.smoothing > 0 else none
     if index is None:

@@ -1,13 +1,17 @@
 """explain: the notebooks' walk on the caller's own tensors."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
+import torch
+
+from .._plan import Shaping
 from ..errors import ArgumentError, OptionError
-from . import cautions, exact, routes, row, survey
+from . import cautions, exact, head, names, routes, row, survey
 from .call import Call, ask
-from .derivation import Derivation, Exact, Reduction, Row
+from .derivation import Derivation
+from .head import HeadCall
+from .names import Name
+from .parts import Exact, Reduction, Row
 from .survey import Survey
 
 SHOWN_WHOLE = 5
@@ -25,12 +29,22 @@ def explain(
     target: Any,
     weight: Any = None,
     *,
+    linear_weight: Any = None,
+    linear_bias: Any = None,
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
+    token_weight: Any = None,
+    num_items: Any = None,
+    all_ignored: str = "nan",
+    dim: int | None = None,
+    shift: int = 0,
+    softcap: float | None = None,
+    logit_scale: Any = 1.0,
+    z_loss: float = 0.0,
     rows: Rows | None = None,
     top: int | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Any = None,
 ) -> Derivation:
     r"""How a cross-entropy comes about, step by step, on your own tensors.
 
@@ -40,21 +54,28 @@ def explain(
     .. math:: \frac{\partial L}{\partial z_j} = \frac{1}{D}\Big(p_j \sum_k a_k - a_j\Big), \qquad
               a_j = w_j\big((1 - e)\, q_j + e / V\big)
 
-    with :math:`D` what the reduction divides by. Then the reduction, and the same number by every route.
+    with :math:`D` what the reduction divides by. Then the reduction, and the same number by every route. Each option of
+    the loss that is given shows as a step or a term of its own.
+
+    With `linear_weight` the first argument is hidden states: the loss is that of :func:`xent.linear_cross_entropy`, in
+    a pass of its tiles, and logits are made of the rows shown alone. It is not called `weight`, which is one number a
+    class here as everywhere in torch.
 
     Shape:
-        `logits`, `target`, `weight` as :func:`xent.cross_entropy`; arrays and lists are taken too. Beyond
-        5 rows the 3 of highest loss are shown, beyond 12 classes the 5 of highest logit and the target.
-        `rows` is a position, a tuple that indexes the labels, a list of these, ``"all"`` or ``"worst"``;
-        `top` a number of classes; `labels` the ``V`` names of the classes.
+        `logits`, `target`, `weight` and the options as :func:`xent.cross_entropy`; with a head `logits`,
+        `linear_weight`, `linear_bias` and `target` as :func:`xent.linear_cross_entropy`; arrays and lists are taken
+        too. Beyond 5 rows the 3 of highest loss are shown, beyond 12 classes the 5 of highest logit and the target.
+        `rows` is a position, a tuple that indexes the labels, a list of these, ``"all"`` or ``"worst"``; `top` a number
+        of classes; `labels` the ``V`` names of the classes, or a tokenizer (``convert_ids_to_tokens`` or ``decode``).
 
     Dtypes: as :func:`xent.cross_entropy`. The numbers of a row are float64, in nats; the routes run in the
     dtype of the logits. Beyond 1,048,576 logits the routes are taken over the rows shown only; up to 65,536
     the exact value has 50 digits, beyond that it is float64 with compensated sums.
 
     Raises:
-        OptionError: `rows` has no such row, `top` is negative, `labels` are not ``V``.
-        XentError: what :func:`xent.cross_entropy` raises, for the same reasons.
+        OptionError: `rows` has no such row, `top` is negative, `labels` are not ``V``; `linear_bias` without
+            `linear_weight`, `dim` with it; and what :func:`xent.cross_entropy` raises, for the same reasons.
+        ArgumentError: `labels` are neither names nor a tokenizer.
 
     Source: both source notebooks.
 
@@ -66,24 +87,44 @@ def explain(
         >>> [(route.name, route.status) for route in derivation.routes][4::3]
         [('F.cross_entropy', 'underflow'), ('xent.cross_entropy', 'ok')]
     """
-    call = ask(logits, target, weight, ignore_index, reduction, label_smoothing)
-    _options(call, top, labels)
-    facts = survey.take(call)
+    options: dict[str, Any] = {"token_weight": token_weight, "num_items": num_items, "all_ignored": all_ignored}
+    options |= {"shift": shift, "softcap": softcap, "logit_scale": logit_scale, "z_loss": z_loss}
+    asked = (target, weight, ignore_index, reduction, label_smoothing)
+    if linear_weight is None and linear_bias is None:
+        call = ask(logits, *asked, dim=dim, **options)
+        facts = survey.take(call)
+    else:
+        _head_options(linear_weight, dim)
+        call = head.ask(logits, linear_weight, linear_bias, *asked, **options)
+        facts = head.survey(call)
+    return _derived(call, facts, rows, top, names.of(labels, call.plan.classes))
+
+
+def _derived(call: Call | HeadCall, facts: Survey, rows: Rows | None, top: int | None, name: Name | None) -> Derivation:
+    if top is not None and (not isinstance(top, int) or top < 0):
+        raise OptionError(f"top must be a number of classes, 0 or more, got {top!r}.")
+    plan, shaping = call.plan, call.plan.shaping or Shaping()
     positions, selection = _selected(rows, call, facts)
     judged, scope = _scope(call, facts, positions)
     truth = exact.evaluate(judged)
-    settled = _reduction(call, facts, truth if judged is call else None)
-    scale = 1.0 if reduction != "mean" else 1.0 / settled.divisor if settled.divisor else math.nan
-    shown = tuple(_row(call, facts, at, scale, top, labels) for at in positions)
+    whole = truth if scope == "all rows" and plan.sums.reduction != "none" else None
+    settled = _reduction(call, facts, whole)
+    scale = 1.0 / settled.divisor if settled.divisor else 0.0  # a mean over nothing moves nothing
+    shown = tuple(_row(call, facts, at, scale, top, name) for at in positions)
     return Derivation(
-        loss=_loss(call, settled, truth if judged is call else None),
-        shape=tuple(call.logits.shape),
-        dtype=str(call.logits.dtype).removeprefix("torch."),
-        classes=call.plan.classes,
-        soft=call.plan.soft,
+        loss=_loss(call, settled, whole),
+        shape=call.shape,
+        dtype=str(call.dtype).removeprefix("torch."),
+        classes=plan.classes,
+        soft=plan.soft,
         weighted=call.weight is not None,
-        label_smoothing=call.plan.smoothing,
-        ignore_index=call.plan.ignore_index,
+        label_smoothing=plan.smoothing,
+        ignore_index=plan.ignore_index,
+        softcap=shaping.softcap,
+        logit_scale=float(shaping.scale),
+        z_loss=shaping.z_loss,
+        token_weighted=plan.sums.token_weight is not None,
+        temperatures=row.TEMPERATURES,
         rows=shown,
         selection=selection,
         reduction=settled,
@@ -94,17 +135,14 @@ def explain(
     )
 
 
-def _options(call: Call, top: int | None, labels: Sequence[str] | None) -> None:
-    if top is not None and (not isinstance(top, int) or top < 0):
-        raise OptionError(f"top must be a number of classes, 0 or more, got {top!r}.")
-    if labels is not None and len(labels) != call.plan.classes:
-        raise OptionError(
-            f"labels has {len(labels):,} names; the logits have {call.plan.classes:,} classes.\n"
-            "  Give one name a class, in their order."
-        )
+def _head_options(linear_weight: Any, dim: Any) -> None:
+    if linear_weight is None:
+        raise OptionError("linear_bias belongs to a head.\n  Pass linear_weight, or logits that have the bias in them.")
+    if dim is not None:
+        raise OptionError(f"dim={dim} says where logits have their classes; a head has them first.\n  Leave it out.")
 
 
-def _selected(rows: Rows | None, call: Call, facts: Survey) -> tuple[list[int], str]:
+def _selected(rows: Rows | None, call: Call | HeadCall, facts: Survey) -> tuple[list[int], str]:
     """Positions of the rows to show, and which these are in words."""
     count = call.count if call.plan.classes else 0
     if rows == "all" or (rows is None and count <= SHOWN_WHOLE):
@@ -118,7 +156,7 @@ def _selected(rows: Rows | None, call: Call, facts: Survey) -> tuple[list[int], 
     return [_position(at, call) for at in wanted], f"{len(wanted)} asked for, of {count:,} rows"
 
 
-def _position(at: int | tuple[int, ...], call: Call) -> int:
+def _position(at: int | tuple[int, ...], call: Call | HeadCall) -> int:
     shape = tuple(call.plan.shape)
     if isinstance(at, int):
         if -call.count <= at < call.count:
@@ -134,43 +172,50 @@ def _position(at: int | tuple[int, ...], call: Call) -> int:
     return position
 
 
-def _scope(call: Call, facts: Survey, positions: list[int]) -> tuple[Call, str]:
+def _scope(call: Call | HeadCall, facts: Survey, positions: list[int]) -> tuple[Call, str]:
     """What the routes are compared on: one number, and not too much work."""
-    plan = call.plan
-    if plan.reduction == "none":
+    plan, reduction = call.plan, call.plan.sums.reduction
+    if reduction == "none":
         worst = facts.worst(1)
         return call.take(worst, "sum"), f"row {worst[0]} alone" if worst else "no rows"
-    if plan.rows.numel() <= ROUTE_LIMIT:
-        return call, "all rows"
+    if call.count * plan.classes <= ROUTE_LIMIT:
+        return call if isinstance(call, Call) else call.take(range(call.count), reduction), "all rows"
     fitting = max(1, ROUTE_LIMIT // plan.classes)
     chosen = positions[:fitting] or facts.worst(min(WORST, fitting))
-    return call.take(chosen, plan.reduction), f"{len(chosen)} of the rows shown"
+    return call.take(chosen, reduction), f"{len(chosen)} of the rows shown"
 
 
-def _reduction(call: Call, facts: Survey, truth: Exact | None) -> Reduction:
-    plan = call.plan
-    kept = int(facts.kept.sum())
-    mean = plan.reduction == "mean"
-    if not mean:
-        divisor, formula = 1.0, "a sum divides by nothing" if plan.reduction == "sum" else "nothing is reduced"
-    elif plan.soft:
-        divisor, formula = float(call.count), "the number of rows, whatever their weights"
-    else:
-        divisor = float(facts.mass.sum())
-        formula = "Σ w[target] over the rows kept" if call.weight is not None else "the number of rows kept"
+def _reduction(call: Call | HeadCall, facts: Survey, truth: Exact | None) -> Reduction:
+    sums, kept = call.plan.sums, int(facts.kept.sum())
+    divisor, formula = _divisor(call, facts)
     total = truth.value * divisor if truth is not None and divisor else float(facts.loss.sum())
-    return Reduction(plan.reduction, call.count, call.count - kept, total, divisor, formula)
+    return Reduction(sums.reduction, call.count, call.count - kept, total, divisor, formula)
 
 
-def _loss(call: Call, reduction: Reduction, truth: Exact | None) -> float | None:
-    if call.plan.reduction == "none":
+def _divisor(call: Call | HeadCall, facts: Survey) -> tuple[float, str]:
+    """What the losses' sum is divided by, and what that is made of."""
+    sums, token = call.plan.sums, call.plan.sums.token_weight
+    if sums.reduction != "mean":
+        return 1.0, "a sum divides by nothing" if sums.reduction == "sum" else "nothing is reduced"
+    if sums.num_items is not None:
+        return float(sums.num_items), "num_items, as given"
+    if call.plan.soft:
+        if token is not None:
+            return float(token.to(torch.float64).sum()), "Σ t over the rows"
+        return float(call.count), "the number of rows, whatever their weights"
+    factors = "t " * (token is not None) + "w[target] " * (call.weight is not None)
+    return float(facts.mass.sum()), f"Σ {factors}over the rows kept" if factors else "the number of rows kept"
+
+
+def _loss(call: Call | HeadCall, reduction: Reduction, truth: Exact | None) -> float | None:
+    if reduction.name == "none":
         return None
     if truth is not None:
         return truth.value
-    return reduction.total / reduction.divisor if reduction.divisor else math.nan
+    return reduction.total / reduction.divisor if reduction.divisor else call.plan.sums.all_ignored
 
 
-def _row(call: Call, facts: Survey, at: int, scale: float, top: int | None, labels: Sequence[str] | None) -> Row:
+def _row(call: Call | HeadCall, facts: Survey, at: int, scale: float, top: int | None, name: Name | None) -> Row:
     if not bool(facts.kept[at]):
         return row.ignored(call, at)
-    return row.explained(call, at, scale, top, labels)
+    return row.explained(call, at, scale, top, name)

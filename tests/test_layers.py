@@ -42,12 +42,11 @@ FOREIGN = {
     "click": {"__main__"},
     "triton": {"backends", "_bench"},
     "tqdm": {"_bench"},
-    "matplotlib": {"_bench"},
+    "matplotlib": {"_bench", "_explain"},
     "hypothesis": {"_audit"},
     "flint": {"_truth"},
     "mpmath": {"_truth"},
     "numpy": {"_explain"},
-    "matplotlib": {"_explain"},
     "safetensors": {"_explain"},
     "rich": {"_explain", "__main__"},
 }

@@ -188,3 +188,12 @@ def test_a_report_of_nothing_does_not_pass():
     empty = Report("x", "logits", None, "cpu", 0, {}, "", 0.0, ())
     assert not empty.passed
     assert empty.verdict == "x: nothing could be judged"
+
+
+def test_a_callable_is_called_by_its_address_where_it_has_one():
+    assert xent.audit(F.cross_entropy, cases=["random"]).target == "torch.nn.functional:cross_entropy"
+    here = xent.audit(lambda x, y: F.cross_entropy(x, y) * 2, cases=["random"])
+    assert "loss = ...  # the loss that was audited" in here.failures[0].finding.reproducer
+    (failure,) = xent.audit(torch.nn.NLLLoss, cases=["random"]).failures
+    with pytest.raises(AssertionError):
+        exec(failure.finding.reproducer, {})

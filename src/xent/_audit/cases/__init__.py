@@ -1,4 +1,4 @@
-"""Every case, in the order in which a report has them: the order of the modules below, and of each module's functions."""
+"""Every case, in the order of a report: that of the modules below, and of the functions in each."""
 
 from importlib import import_module
 

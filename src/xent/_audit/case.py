@@ -90,6 +90,11 @@ class Case:
     """The module it is written in."""
 
     @property
+    def about_heads(self) -> bool:
+        """Whether its lines call ``head(h, w, y)``; others call ``loss(x, y)``."""
+        return self.group == "heads"
+
+    @property
     def recipe(self) -> tuple[str, ...]:
         """The lines that make the tensors."""
         return lines(self.plan.recipe)

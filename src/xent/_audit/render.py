@@ -31,11 +31,11 @@ def summary(reports: Iterable[Report]) -> str:
     """One row for each of several targets, as Markdown."""
     rows = ["| target | versions | cases judged | fails | found by |", "|---|---|--:|--:|---|"]
     for report in reports:
-        if report.missing is not None:
-            rows.append(f"| `{report.target}` | {report.missing} | | | |")
-            continue
         own = {k: v for k, v in report.versions.items() if k not in ("python", "xent") or k == report.target}
         versions = ", ".join(f"{name} {version}" for name, version in own.items())
+        if report.missing is not None:
+            rows.append(f"| `{report.target}` | {versions} | | | {report.missing} |")
+            continue
         found = ", ".join(f"`{outcome.case}`" for outcome in report.failures)
         rows.append(f"| `{report.target}` | {versions} | {len(report.judged)} | {len(report.failures)} | {found} |")
     return "\n".join(rows) + "\n"

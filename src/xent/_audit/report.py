@@ -1,6 +1,5 @@
 """What an audit found, as data."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -104,6 +103,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
     return "inf" if value == float("inf") else value
-
-
-Renderer = Callable[[Report], str]

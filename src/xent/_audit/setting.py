@@ -21,7 +21,7 @@ class Setting:
     device: str = "cpu"
     seed: int = 0
     _truths: dict[tuple[str, str, str], Any] = field(default_factory=dict)
-    _honest: dict[tuple[str, str, bool], Any] = field(default_factory=dict)
+    _honest: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def dtype_of(self, case: Case) -> str | None:
         """The dtype that a case runs in; None where it is not about the one asked for."""
@@ -45,9 +45,9 @@ class Setting:
             self._truths[key] = _truth(case.plan, {k: _on_cpu(v) for k, v in names.items()})
         return self._truths[key]
 
-    def remembered(self, case: Case, dtype: str, head: bool, ask: Any) -> Any:
+    def remembered(self, case: Case, dtype: str, ask: Any) -> Any:
         """What torch answers, asked once."""
-        key = (case.name, dtype, head)
+        key = (case.name, dtype)
         if key not in self._honest:
             self._honest[key] = ask()
         return self._honest[key]

@@ -89,6 +89,8 @@ class Implementation:
         if self.at is not None:
             module, _, path = self.at.partition(":")
             return f"from {module} import {path} as {name}"
+        if not self.packages and ":" not in self.name:
+            return f"{name} = ...  # the loss that was audited, {self.name}: it has no name to import it by"
         asked = repr(self.name) if self.signature == "logits" else f"{self.name!r}, {self.signature!r}"
         return f"from xent._implementations import find; {name} = find({asked}).load()"
 

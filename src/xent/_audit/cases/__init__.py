@@ -1,4 +1,4 @@
-"""Every case, in the order in which a report has them. A module here is found by its being here."""
+"""Every case, in the order of a report: that of the modules below, and of the functions in each."""
 
 from importlib import import_module
 

@@ -14,6 +14,7 @@ from xent._bench.contestants import contestants
 from xent._bench.floors import MARK, floors_of
 from xent._bench.progress import Silence
 from xent._bench.tasks import forward, problem_of, step
+from xent._truth import arithmetic
 from xent.errors import DeviceError, LoadError, OptionError, ShapeError
 
 PAIR = ["xent", "torch"]
@@ -213,7 +214,15 @@ class TestAccuracy:
 
     def test_where_there_is_no_truth(self):
         assert "no truth of softmax" in accuracy.unjudged(Case("softmax", (3, 5), "float32"))
-        assert "xent[audit]" in accuracy.unjudged(Case("loss", (3, 10_000_000), "float32"))
+
+    @pytest.mark.parametrize(("means", "most", "cure"), [("flint", 150_000, False), ("mpmath", 10_000, True)])
+    def test_a_truth_that_takes_too_long_says_what_is_quicker(self, monkeypatch, means, most, cure):
+        pytest.importorskip(means)
+        monkeypatch.setattr(accuracy, "arithmetic", lambda: arithmetic(means))
+        assert accuracy.unjudged(Case("loss", (3, most), "float32")) is None
+        reason = accuracy.unjudged(Case("loss", (3, most + 1), "float32"))
+        assert f"more than {most:,} classes" in reason
+        assert ("xent[audit]" in reason) == cure
 
 
 @linux
@@ -227,7 +236,7 @@ class TestMemory:
     @pytest.mark.long
     def test_a_compiler_s_own_memory_is_not_the_step_s(self):
         case = Case("loss", (256, 4096), "float32")  # 4.2 MB; Inductor takes 100 and more
-        assert memory.peak_of(case, contestants(["torch-compile"], "loss")[0]) < 4 * case.results
+        assert 0.9 < memory.peak_of(case, contestants(["torch-compile"], "loss")[0]) / case.results < 4
 
     def test_a_process_that_fails_says_so(self):
         case = Case("loss", (4, 5), "float32")
@@ -262,6 +271,17 @@ class TestRow:
         self.measured(f"bad={HERE}:spoils", "xent")
         assert seen
         assert not any(seen)
+
+    def test_what_cannot_be_measured_says_why(self, monkeypatch):
+        monkeypatch.setattr(row, "can_be_read", lambda device: False)
+        monkeypatch.setattr(accuracy, "CLASSES", {"Flint": 4, "Mpmath": 4})
+        found = self.measured("torch", measures=("forward", "peak", "error"))
+        assert [note.split(":")[0] for note in found.notes] == ["peak", "ulp"]
+        bench = xent.bench("6x5", implementations=["torch"], **QUICK)
+        shown = replace(bench, rows=(found,))
+        assert all(note in str(shown) and note in shown.to_markdown() for note in found.notes)
+        assert type(shown).from_dict(shown.to_dict()).rows[0].notes == found.notes
+        assert bench.rows[0].notes == ()
 
     def test_only_what_is_asked_for_is_measured(self):
         found = self.measured("torch", measures=("forward",))

@@ -30,9 +30,12 @@ class Judged(NamedTuple):
 def unjudged(case: Case) -> str | None:
     """Why no error can be taken; None where it can."""
     if case.task not in ("loss", "linear"):
-        return f"no truth of {case.task}"
-    most = CLASSES[type(arithmetic()).__name__]
-    return None if case.classes <= most else f"more than {most:,} classes take xent[audit]"
+        return f"ulp: there is no truth of {case.task} here"
+    means = type(arithmetic()).__name__
+    if case.classes <= CLASSES[means]:
+        return None
+    cure = "" if means == "Flint" else '; pip install "xent[audit]" reaches further'
+    return f"ulp: the truth of more than {CLASSES[means]:,} classes takes too long{cure}"
 
 
 def judged(case: Case, problem: Problem) -> list[Judged]:

@@ -98,7 +98,9 @@ class Row:
     entries: tuple[Entry, ...]
     floors: dict[str, Floor]
     waited: float
-    """For cores, in parts of the time of the worst round that counts."""
+    """For cores, in parts of the time of the worst round that counts; of all threads together."""
+    notes: tuple[str, ...] = ()
+    """Why something that was asked for is not there."""
 
     def entry(self, name: str) -> Entry | None:
         return next((entry for entry in self.entries if entry.name == name), None)
@@ -212,7 +214,13 @@ def _four(value: float | None) -> float | None:
 def _row_to_dict(row: Row) -> dict[str, Any]:
     case = {**row.case._asdict(), "shape": list(row.case.shape), "measures": list(row.case.measures)}
     floors = {timed: {"name": floor.name, "ms": floor.times.to_dict()} for timed, floor in row.floors.items()}
-    return {**case, "waited": _four(row.waited), "floors": floors, "entries": [_entry_to_dict(e) for e in row.entries]}
+    return {
+        **case,
+        "waited": _four(row.waited),
+        "notes": list(row.notes),
+        "floors": floors,
+        "entries": [_entry_to_dict(e) for e in row.entries],
+    }
 
 
 def _entry_to_dict(entry: Entry) -> dict[str, Any]:
@@ -233,7 +241,8 @@ def _plain(value: Any) -> Any:
 def _row_from_dict(stored: dict[str, Any]) -> Row:
     case = Case(stored["task"], tuple(stored["shape"]), stored["dtype"], stored["device"], tuple(stored["measures"]))
     floors = {timed: Floor(floor["name"], _times(floor["ms"])) for timed, floor in stored["floors"].items()}
-    return Row(case, tuple(map(_entry_from_dict, stored["entries"])), floors, stored["waited"])
+    entries, notes = tuple(map(_entry_from_dict, stored["entries"])), tuple(stored.get("notes", ()))
+    return Row(case, entries, floors, stored["waited"], notes)
 
 
 def _entry_from_dict(stored: dict[str, Any]) -> Entry:

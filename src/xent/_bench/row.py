@@ -18,7 +18,9 @@ from .tasks import JOBS, Function, Problem, problem_of
 
 def row_of(case: Case, contestants: list[Contestant], rounds: int, told: Progress) -> Row:
     sides = [Side.of(one, case) for one in contestants]
-    if "peak" in case.measures and can_be_read(case.device):
+    unread = None if can_be_read(case.device) else "peak: it is read from Linux's /proc"
+    notes = {"peak": unread, "error": unjudged(case)}
+    if "peak" in case.measures and unread is None:
         _peaks(case, sides, told)
     floors: dict[str, Floor] = {}
     waited = 0.0
@@ -28,11 +30,12 @@ def row_of(case: Case, contestants: list[Contestant], rounds: int, told: Progres
             found, floor = _times(tensors, timed, sides, rounds, told)
             floors |= {} if floor is None else {timed: floor}
             waited = max(waited, found)
-        if "error" in case.measures and unjudged(case) is None:
+        if "error" in case.measures and notes["error"] is None:
             _errors(tensors, sides, told)
     if any(side.function is not None and side.contestant.compiles for side in sides):
         torch.compiler.reset()  # or the ninth shape of one function is not compiled
-    return Row(case, tuple(side.entry for side in sides), floors, waited)
+    told_why = tuple(note for measure, note in notes.items() if note is not None and measure in case.measures)
+    return Row(case, tuple(side.entry for side in sides), floors, waited, told_why)
 
 
 @dataclass

@@ -15,7 +15,7 @@ def _case(row: Row) -> str:
     lines = [cells(row, entry) for entry in row.entries if entry.measured]
     lines += [floor_cells(row)] if row.floors else []
     lines += [[entry.name, entry.status] for entry in row.entries if entry.status != MEASURED]
-    return f"**{title(row)}**{busy}\n\n" + table(head(row), lines)
+    return "\n\n".join([f"**{title(row)}**{busy}", table(head(row), lines), *row.notes])
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:

@@ -18,7 +18,7 @@ def _table(row: Row) -> str:
     lines = aligned([head(row), *measured, *floor]) if measured else []
     widest = max((len(entry.name) for entry in row.entries), default=0)
     absent = [f"  {entry.name:<{widest}}  {entry.status}" for entry in row.entries if entry.status != MEASURED]
-    return "\n".join([title(row) + busy, *lines, *absent])
+    return "\n".join([title(row) + busy, *lines, *absent, *(f"  {note}" for note in row.notes)])
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

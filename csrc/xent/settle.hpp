@@ -123,7 +123,8 @@ template <class T, class Kernel> class Settle {
         if (fused) some |= pull();
         for (int h = 0; h < halves; h++) {
             const D8 zero = D8::of(0), log_mass = log1p<sizeof(T) == 8>(rest.half[h]), a = mass.half[h];
-            l.half[h] = D8::of(call.ours) * (select(equal(a, zero), zero, a * log_mass) - picked.half[h]);
+            const D8 hard = select(equal(a, zero), zero, a * log_mass) - picked.half[h];
+            l.half[h] = call.ours == 0 ? zero : D8::of(call.ours) * hard;  // a masked label's is inf
             if (call.mixed)
                 l.half[h] = l.half[h] + D8::of(call.theirs) * (D8::of(all.weight_sum) * log_mass - mix.half[h]);
         }

@@ -137,7 +137,7 @@ template <class T> class Work {
         if (call.peak) call.peak[r] = facts.peak, call.rest[r] = facts.rest;
         const double log_mass = std::log1p(facts.rest);
         double l = 0;
-        if (asked) l = call.ours * ((whole != 0 ? whole * log_mass : 0.0) - picked);
+        if (asked && call.ours != 0) l = call.ours * ((whole != 0 ? whole * log_mass : 0.0) - picked);
         if (asked && call.mixed) l += call.theirs * (weight_sum * log_mass - mix);
         if (call.losses) call.losses[r] = l;
         losses.add(&l, 1);

@@ -38,7 +38,7 @@ def loss(hard: Tensor, smooth: Tensor | None, smoothing: float, classes: int) ->
     if smooth is None:
         return hard
     ours, theirs = factors(smoothing, classes)
-    return ours * hard + theirs * smooth
+    return ours * hard + theirs * smooth if ours else theirs * smooth  # a masked label's hard is inf
 
 
 def shaped(logits: Tensor, softcap: float | None, scale: float | Tensor) -> Tensor:

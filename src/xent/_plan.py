@@ -41,6 +41,11 @@ class Shaping:
     scale: float | Tensor = 1.0
     z_loss: float = 0.0
 
+    @property
+    def moves(self) -> bool:
+        """Are the logits other ones?"""
+        return self.softcap is not None or isinstance(self.scale, Tensor) or self.scale != 1.0
+
 
 def shaping(input: Tensor, softcap, logit_scale, z_loss) -> Shaping | None:
     """Ask and settle; None where nothing is asked."""

@@ -17,7 +17,7 @@ from torch.autograd import Function, forward_ad
 from torch.nn import functional as F
 
 from .. import _algebra, _check
-from .._plan import LinearPlan
+from .._plan import LinearPlan, Shaping
 from ..summary import RowSummary
 from . import losses, tiles
 from .autograd import row_grad, row_terms
@@ -223,7 +223,7 @@ def _written_out(head, rest, facts, hard: Tensor, smooth: Tensor | None):
     hidden, weight, bias = head
     target, class_weight, ignore_index, *_, softcap, scale = rest
     products = F.linear(hidden, weight, bias)
-    logits = losses.shaped_by(products, softcap, scale).unsqueeze(2)
+    logits = losses.shaped_by(products, Shaping(softcap, scale)).unsqueeze(2)
     target = target.unsqueeze(2) if target.is_floating_point() else target
     peak, tail = (fact.unsqueeze(1) for fact in facts[:2])
     smooth = None if smooth is None else smooth.unsqueeze(1)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import _algebra
-from .._plan import LinearPlan
+from .._plan import LinearPlan, Shaping
 from . import losses, moments, tiles
 from .linear import (
     _FACTS,
@@ -85,17 +85,16 @@ def _stats_of_place(plan: LinearPlan, k: int, told: bool) -> RowStats:
     *head, target = _of_place(plan, k)
     asked = target, plan.class_weight, plan.ignore_index, plan.smoothing > 0
     if _derived_otherwise(plan) or plan.classes == 0:
-        softcap, scale = (None, 1.0) if plan.shaping is None else (plan.shaping.softcap, plan.shaping.scale)
-        return _written_out(head, asked, softcap, scale)
+        return _written_out(head, asked, plan.shaping)
     found = _Stats.apply(*head, *asked, plan.budget, *_shaping(plan), told)
     hard, smooth, mass, nll, lse, entropy, argmax, above, *_ = found
     label = torch.zeros_like(argmax) if plan.soft else _ops.labels(target, plan.classes, plan.ignore_index)
     return RowStats(hard, smooth, mass, nll, lse, entropy, label, argmax.where(label >= 0, -1), above)
 
 
-def _written_out(head, asked: tuple, softcap: float | None, scale: float | Tensor) -> RowStats:
+def _written_out(head, asked: tuple, shaping: Shaping | None) -> RowStats:
     """All logits at once, for derivatives that tiles have not."""
-    rows, (target, *others) = losses.shaped_by(F.linear(*head), softcap, scale), asked
+    rows, (target, *others) = losses.shaped_by(F.linear(*head), shaping), asked
     target = target.unsqueeze(2 if target.is_floating_point() else 1)
     found = losses.row_stats(rows.unsqueeze(2), target, *others)
     return RowStats(*(t.squeeze(1) for t in found))
@@ -132,7 +131,8 @@ class _Stats(Rule):
         *head, target, class_weight, peak, rest, picked, mass, mix, mean = ctx.saved_tensors
         asked, shaping = (target, class_weight, ctx.ignore_index, ctx.mixed), (ctx.softcap, ctx.scale)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            again = moments.again(lambda *head: _written_out(head, asked, *shaping)[:6], tuple(head), upstream[:6])
+            shaped = Shaping(*shaping)
+            again = moments.again(lambda *head: _written_out(head, asked, shaped)[:6], tuple(head), upstream[:6])
             return *again, *(None,) * 8
         hard, smooth, _, *by_products = upstream[:6]
         hard, smooth = _filled(hard, smooth, mean, (*asked, ctx.budget))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _algebra
-from .._plan import LinearPlan, Plan
+from .._plan import LinearPlan, Plan, Shaping
 from . import moments
 from .autograd import row_terms
 from .rules import times, total
@@ -26,14 +26,12 @@ def cross_entropy(plan: Plan) -> Tensor:
 
 def shaped(logits: Tensor, plan: Plan | LinearPlan) -> Tensor:
     """The logits that the loss is of."""
-    return logits if plan.shaping is None else shaped_by(logits, plan.shaping.softcap, plan.shaping.scale)
+    return shaped_by(logits, plan.shaping)
 
 
-def shaped_by(logits: Tensor, softcap: float | None, scale: float | Tensor) -> Tensor:
-    """As they are where neither moves them."""
-    if softcap is None and not isinstance(scale, Tensor) and scale == 1.0:
-        return logits
-    return _algebra.shaped(logits, softcap, scale)
+def shaped_by(logits: Tensor, shaping: Shaping | None) -> Tensor:
+    """As they are where nothing moves them."""
+    return _algebra.shaped(logits, shaping.softcap, shaping.scale) if shaping and shaping.moves else logits
 
 
 def reduced(hard: Tensor, smooth: Tensor, mass: Tensor, plan: Plan | LinearPlan, lse: Tensor | None = None) -> Tensor:

@@ -23,6 +23,11 @@ class Opened:
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
+    def settle(self):
+        """Nothing was complained of, and nothing but the page itself was asked for."""
+        assert self.complaints == []
+        assert set(self.requests) - {"about:srcdoc"} == {self.url}
+
     def measure(self, what):
         """One of the functions of measure.js."""
         return self.page.evaluate(f"{MEASURE}.{what}")
@@ -64,8 +69,7 @@ def opened(chromium, html, path: Path, scheme="light", size=(980, 1000)):
     page.goto(found.url)
     try:
         yield found
-        assert found.complaints == []
-        assert [url for url in found.requests if url != "about:srcdoc"] == [found.url]
+        found.settle()
     finally:
         context.close()
 

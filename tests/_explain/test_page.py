@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from functools import lru_cache
 
 import pytest
 import torch
@@ -102,18 +101,24 @@ class Case:
             assert found["g"] == pytest.approx(gradient, rel=1e-12, abs=1e-12 * size)
 
 
-explained = lru_cache(Case)
-
-
-@pytest.fixture(params=CASES)
+@pytest.fixture(scope="module", params=CASES)
 def case(request):
-    return explained(request.param)
+    return Case(request.param)
+
+
+@pytest.fixture(scope="module")
+def kept(case, chromium, tmp_path_factory):  # noqa: F811
+    """One page for all the tests of a case."""
+    with opened(chromium, case.walk.to_html(), tmp_path_factory.mktemp("page") / "loss.html") as found:
+        yield found
 
 
 @pytest.fixture
-def page(case, chromium, tmp_path):  # noqa: F811
-    with opened(chromium, case.walk.to_html(), tmp_path / "loss.html") as found:
-        yield found
+def page(kept):
+    """The page as it opens, and nothing to complain of in the end."""
+    kept.page.reload()
+    yield kept
+    kept.settle()
 
 
 class TestNumbers:
@@ -284,7 +289,7 @@ class TestSafeAndSound:
             assert page.complaints
             assert all("Content Security Policy" in text for text in page.complaints)
             page.complaints.clear()
-            page.requests[1:] = [url for url in page.requests[1:] if not url.startswith("http://127")]
+            page.requests[:] = [url for url in page.requests if not url.startswith("http://127")]
 
     def test_without_a_script_the_table_is_there(self, chromium, tmp_path):  # noqa: F811
         path = tmp_path / "loss.html"

@@ -1,12 +1,13 @@
-"""Markdown from the stored results, and the README's tables in their place.
+"""Markdown from the stored results, in its place in the README and on the pages of the CPU and the linear head.
 
-python benchmarks/tables.py                     the README's two tables
-python benchmarks/tables.py --write             into the README, between their marks
-python benchmarks/tables.py --markdown results/cpu.json     every row with its goals, for a page
+python benchmarks/tables.py                     all tables
+python benchmarks/tables.py --write             between their marks
+python benchmarks/tables.py --markdown results/cpu.json     every row of a result with its goals
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from xent._bench.render.words import digits, where
 from xent._bench.results import Measurements, Row
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
 RESULTS = HERE / "results"
 
 SHOWN = (
@@ -114,26 +114,41 @@ def _judged(verdict: dict[str, Any]) -> str:
     return f"**{words}**" if verdict["met"] else words
 
 
-def placed(text: str) -> str:
-    """The README with both tables between their marks."""
-    for name, content in (("proof", proof()), ("speed", speed())):
+TABLES: dict[str, Callable[[], str]] = {
+    "proof": proof,
+    "speed": speed,
+    "cpu": lambda: goals(RESULTS / "cpu.json"),
+    "linear": lambda: goals(RESULTS / "linear_cpu.json"),
+}
+PAGES = {
+    HERE.parent / "README.md": ("proof", "speed"),
+    HERE.parent / "docs" / "design" / "cpu.md": ("cpu",),
+    HERE.parent / "docs" / "design" / "linear.md": ("linear",),
+}
+"""Page -> the tables between marks in it."""
+
+
+def placed(path: Path, text: str) -> str:
+    """A page with its tables between their marks."""
+    for name in PAGES[path]:
         begin, end = (f"<!-- {name}:{part} -->" for part in ("begin", "end"))
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n{TABLES[name]()}\n{end}{rest.split(end)[1]}"
     return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="into the README")
+    parser.add_argument("--write", action="store_true", help="into the pages")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="every row of a result with its goals")
     args = parser.parse_args()
     if args.markdown:
         print(goals(args.markdown))
     elif args.write:
-        README.write_text(placed(README.read_text(encoding="utf-8")), encoding="utf-8")
+        for page in PAGES:
+            page.write_text(placed(page, page.read_text(encoding="utf-8")), encoding="utf-8")
     else:
-        print(f"{proof()}\n\n{speed()}")
+        print("\n\n".join(of() for of in TABLES.values()))
 
 
 if __name__ == "__main__":

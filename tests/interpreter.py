@@ -1,14 +1,17 @@
-"""Triton's interpreter as a GPU would round: numpy has no bfloat16, and the conversion to it cuts digits off."""
+"""Triton's interpreter as a GPU would round: numpy has no bfloat16, and the conversion to it cuts digits off; before
+Triton 3.8 a fused multiply-add rounds twice."""
 
 import numpy as np
 import torch
 
 
 def mend() -> None:
-    """float32 to bfloat16 rounded to the nearest, as every GPU does it."""
+    """float32 to bfloat16 rounded to the nearest, and one rounding of a float32 `fma`, as every GPU does it."""
     from triton import language as tl
     from triton.runtime import interpreter
 
+    if not hasattr(getattr(interpreter, "_interpreter", None), "fma_fp32"):
+        interpreter.InterpreterBuilder.create_fma = _fma
     convert = interpreter._convert_float
 
     def rounded(values, source, result, mode):
@@ -18,3 +21,12 @@ def mend() -> None:
         return halves.view(torch.int16).numpy().view(np.uint16).reshape(values.shape)
 
     interpreter._convert_float = rounded
+
+
+def _fma(self, x, y, z):
+    """Products of float32 are exact in float64, whose own rounding of the sum is 2**-29 of an ulp."""
+    from triton.runtime.interpreter import TensorHandle
+
+    wide = np.float64 if x.data.dtype == np.float32 else x.data.dtype
+    sums = x.data.astype(wide) * y.data + z.data
+    return TensorHandle(sums.astype(x.data.dtype), z.dtype.scalar)

@@ -122,18 +122,23 @@ class TestVerdicts:
         )
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results(script):
-    """`make proof` writes them anew."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert script("tables.py")["placed"](readme) == readme
+PAGES = ["README.md", "docs/design/cpu.md", "docs/design/linear.md"]
 
 
-def test_a_drifted_readme_is_seen(script):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("<!-- speed:begin -->")[1].split("<!-- speed:end -->")[0]
-    drifted = readme.replace(table, table.replace("1", "2", 1))
-    assert drifted != readme
-    assert script("tables.py")["placed"](drifted) == readme
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_of_a_page_are_those_of_the_results(script, page):
+    """`benchmarks/tables.py --write` writes them anew."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert script("tables.py")["placed"](ROOT / page, text) == text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_drifted_page_is_seen(script, page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    table = re.search(r"<!-- (\w+):begin -->(.*)<!-- \1:end -->", text, re.S)
+    drifted = text.replace(table[2], table[2].replace("1", "2", 1))
+    assert drifted != text
+    assert script("tables.py")["placed"](ROOT / page, drifted) == text
 
 
 @pytest.mark.parametrize("name", ["cpu.json", "linear_cpu.json"])

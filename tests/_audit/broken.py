@@ -65,7 +65,7 @@ def smoothed_over_the_others(x, y, reduction="mean", label_smoothing=0.0):
 
 @wrong("offset", "huge_offset", "log_of_one_plus_tiny")
 def lse_minus_target(x, y, reduction="mean"):
-    rows = x.logsumexp(1) - x.gather(1, y.unsqueeze(1)).squeeze(1)
+    rows = x.logsumexp(1) - x.gather(1, y.long().unsqueeze(1)).squeeze(1)
     return {"none": rows, "sum": rows.sum(), "mean": rows.mean()}[reduction]
 
 
@@ -91,13 +91,13 @@ def p_minus_one(x, y, reduction="mean"):
 
 @wrong("log_of_zero", "log_of_one_plus_tiny")
 def logarithm_of_softmax(x, y, reduction="mean"):
-    rows = -x.softmax(1).gather(1, y.unsqueeze(1)).squeeze(1).log()
+    rows = -x.softmax(1).gather(1, y.long().unsqueeze(1)).squeeze(1).log()
     return {"none": rows, "sum": rows.sum(), "mean": rows.mean()}[reduction]
 
 
 @wrong("overflow", "underflow")
 def without_the_peak(x, y, reduction="mean"):
-    rows = x.exp().sum(1).log() - x.gather(1, y.unsqueeze(1)).squeeze(1)
+    rows = x.exp().sum(1).log() - x.gather(1, y.long().unsqueeze(1)).squeeze(1)
     return {"none": rows, "sum": rows.sum(), "mean": rows.mean()}[reduction]
 
 
@@ -109,7 +109,7 @@ def merged_without_a_guard(x, y, reduction="mean"):
         higher = torch.maximum(peak, block.amax(1))
         mass = mass * (peak - higher).exp() + (block - higher.unsqueeze(1)).exp().sum(1)
         peak = higher
-    rows = mass.log() + (peak - x.gather(1, y.unsqueeze(1)).squeeze(1))
+    rows = mass.log() + (peak - x.gather(1, y.long().unsqueeze(1)).squeeze(1))
     return {"none": rows, "sum": rows.sum(), "mean": rows.mean()}[reduction]
 
 
@@ -198,7 +198,7 @@ def dependent_on_the_threads(x, y, reduction="mean"):
 
 @wrong("autocast")
 def rounded_under_autocast(x, y, reduction="mean"):
-    rows = -F.log_softmax(x, 1).gather(1, y.unsqueeze(1)).squeeze(1).float()
+    rows = -F.log_softmax(x, 1).gather(1, y.long().unsqueeze(1)).squeeze(1).float()
     return {"none": rows, "sum": rows.sum(), "mean": rows.mean()}[reduction]
 
 

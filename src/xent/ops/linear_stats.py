@@ -71,7 +71,7 @@ def cross_entropy_with_stats(plan: LinearPlan) -> LossStats:
 
 
 def cross_entropy(plan: LinearPlan) -> Tensor:
-    """The loss alone, with what `z_loss` asks."""
+    """The loss alone, of rows whose log-sum-exp it asks for."""
     rows = _rows_of(plan, told=False)
     return losses.reduced(rows.hard, rows.smooth, rows.mass, plan, rows.lse)
 

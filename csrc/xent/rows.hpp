@@ -265,7 +265,8 @@ template <class T, class V> class Row {
                 if (highest > peak) {
                     if (!(highest < infinity)) return false;
                     const Facts moved = merged({highest, 0}, {peak, below.total() / exp.unit + before + (peaks - 1)});
-                    before = peaks == 0 ? 0 : moved.rest, below = {}, peaks = 0;
+                    // without a peak so far there was nothing to sum, or a block of nothing but nan
+                    before = peaks == 0 ? below.total() : moved.rest, below = {}, peaks = 0;
                     peak = static_cast<Wide>(highest), top = V::of(peak), exp = Exponential<V, carried>(highest);
                 }
             }

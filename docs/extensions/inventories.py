@@ -17,7 +17,8 @@ NAMES = {
     "torch": {
         ("function", GENERATED): (
             "torch.nn.functional.softmax torch.nn.functional.log_softmax torch.nn.functional.nll_loss "
-            "torch.nn.functional.cross_entropy torch.nn.functional.linear torch.nn.functional.linear_cross_entropy"
+            "torch.nn.functional.cross_entropy torch.nn.functional.linear torch.nn.functional.linear_cross_entropy "
+            "torch.compile"
         ),
         ("class", GENERATED): (
             "torch.nn.Softmax torch.nn.LogSoftmax torch.nn.NLLLoss torch.nn.CrossEntropyLoss "
@@ -31,7 +32,10 @@ NAMES = {
     "python": {
         ("class", "library/functions.html#{name}"): "int float bool",
         ("class", "library/stdtypes.html#{name}"): "str tuple list dict",
-        ("class", "library/collections.abc.html#{name}"): "collections.abc.Sequence collections.abc.Iterable",
+        (
+            "class",
+            "library/collections.abc.html#{name}",
+        ): "collections.abc.Sequence collections.abc.Iterable collections.abc.Callable",
         ("class", "library/pathlib.html#{name}"): "pathlib.Path",
         ("data", "library/constants.html#{name}"): "None",
         ("data", "library/typing.html#{name}"): "typing.Any",

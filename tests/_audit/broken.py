@@ -65,7 +65,8 @@ def smoothed_over_the_others(x, y, reduction="mean", label_smoothing=0.0):
 
 @wrong("offset", "huge_offset", "log_of_one_plus_tiny")
 def lse_minus_target(x, y, reduction="mean"):
-    rows = x.logsumexp(1) - x.gather(1, y.long().unsqueeze(1)).squeeze(1)
+    asked = y if y.is_floating_point() else F.one_hot(y.long(), x.shape[1]).to(x.dtype)
+    rows = asked.sum(1) * x.logsumexp(1) - (asked * x.masked_fill(asked == 0, 0)).sum(1)
     return {"none": rows, "sum": rows.sum(), "mean": rows.mean()}[reduction]
 
 

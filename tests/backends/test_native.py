@@ -460,3 +460,16 @@ def test_ops_called_by_name_with_what_does_not_fit_are_refused(call):
     rows, facts = torch.randn(3, 5, 1), torch.zeros(3, 1, dtype=torch.float64)
     with pytest.raises(ShapeError):
         call[1](rows, facts)
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    "block", [slice(0, 64), slice(0, 16), slice(64, 128), slice(0, 4099), slice(4099, 4100)], ids=str
+)
+def test_a_nan_is_found_wherever_it_stands(block, dtype):
+    """The first 64 classes of a long row, all nan, were passed over (found by the fuzzer)."""
+    rows = torch.zeros(2, 4100, 1, dtype=dtype)
+    rows[0, block] = float("nan")
+    peak, rest = native.row_summary(rows, torch.tensor([7, 7]), None, -100, False)[:2]
+    assert (peak + rest)[0].isnan()
+    assert (peak + rest)[1] == 4099

@@ -617,3 +617,14 @@ def test_under_no_grad_and_inference_mode_nothing_is_recorded():
             got = xent.cross_entropy(x, target)
         assert not got.requires_grad
         assert_close(got.clone(), want)
+
+
+@pytest.mark.parametrize("classes", [3, 100, 5000])
+@pytest.mark.parametrize("options", [{}, {"dtype": torch.float64}], ids=["plainly", "with an option"])
+def test_a_masked_label_under_a_smoothing_of_one_costs_infinity(classes, options, backend):
+    """Not nan: what is asked of the label is 0 times infinity, and of its class infinity."""
+    logits = torch.zeros(2, classes)
+    logits[0, 0] = -torch.inf
+    losses = xent.cross_entropy(logits, torch.tensor([0, 1]), label_smoothing=1.0, reduction="none", **options)
+    assert losses[0] == torch.inf
+    assert losses[1].item() == pytest.approx(math.log(classes))

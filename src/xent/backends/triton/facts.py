@@ -131,7 +131,8 @@ def settle(
         picked = hard
         if MIXED:
             whole = tl.load(weight_sum) if WEIGHTED else V.to(tl.float64)
-            picked = from_bits(ours) * hard + from_bits(theirs) * (whole * log_mass - mix)
+            share = from_bits(ours)  # at 0 a masked label's hard, inf, counts for nothing
+            picked = tl.where(share != 0, share * hard, 0.0) + from_bits(theirs) * (whole * log_mass - mix)
     tl.store(out_peak + n, peak, mask=live)
     tl.store(out_rest + n, rest, mask=live)
     if LABELS:

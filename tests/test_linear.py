@@ -393,6 +393,39 @@ def test_sixteen_bits_are_those_of_linear_and_gradients_keep_their_range(dtype, 
         assert (got.double() - want).norm() <= 2.0**-7 * want.norm()
 
 
+FACTORS = {
+    "plain": {},
+    "smoothing": {"label_smoothing": 0.2},
+    "weights": {"weight": True},
+    "softcap": {"softcap": 20.0, "logit_scale": 3.0},
+    "z_loss": {"z_loss": 1e-2},
+}
+
+
+@pytest.mark.parametrize("options", FACTORS.values(), ids=FACTORS)
+@pytest.mark.parametrize("upstream", [2.0**-8, 2.0**10])
+@pytest.mark.parametrize("budget", [TIGHT, ROOMY])
+def test_float16_has_the_range_that_slopes_need(options, upstream, budget):
+    """A mean of many rows leaves less of a probability than float16 holds, and what products add up is more."""
+    torch.manual_seed(0)
+    options = dict(options)
+    hidden, weight = torch.randn(1500, 16).mul(4).half(), torch.randn(9000, 16).div(8).half()
+    weight[:, 0] = weight[:, 1] = 0.5  # a gradient of 1,500 numbers of one sign
+    hidden[:, 0] = -30.0
+    hidden[:, 1] = 30.0
+    target = torch.randint(0, 9000, (1500,))
+    if options.pop("weight", False):
+        options["weight"] = torch.rand(9000) + 0.5
+    tensors = {"hidden": hidden, "weight": weight}
+    call = lambda hidden, weight, **o: xent.linear_cross_entropy(hidden, weight, target, **o, **options) * upstream  # noqa: E731
+    _, want = with_gradients(call, {name: tensor.double() for name, tensor in tensors.items()})
+    _, got = with_gradients(call, tensors, memory_budget=budget)
+    for a, b in zip(got, want, strict=True):
+        representable = b.abs().clamp_max(65504.0).half().double()
+        floor = (representable - b.abs()).norm()  # what the result's own dtype drops
+        assert (a.double() - b).norm() <= 2.0**-7 * b.norm() + 2 * floor
+
+
 def test_autocast_is_that_of_linear():
     hidden, weight, target, _ = random_head(20, 8, 30, torch.float32, False)
     leaves = hidden.bfloat16().requires_grad_(), weight.requires_grad_()

@@ -247,6 +247,23 @@ def all_the_logits(input, linear_weight, target):
     return xent.cross_entropy(F.linear(input, linear_weight), target)
 
 
+@wrong("head_threads", table=HEADS_CAUGHT_BY)
+def merged_from_a_part_for_each_thread(input, linear_weight, target, *, reduction="mean"):
+    return _merged(input, linear_weight, target, torch.get_num_threads(), reduction)
+
+
+@wrong("head_batch_split", table=HEADS_CAUGHT_BY)
+def merged_from_parts_that_depend_on_the_rows(input, linear_weight, target, *, reduction="mean"):
+    return _merged(input, linear_weight, target, 1 + len(input) // 8, reduction)
+
+
+def _merged(input, linear_weight, target, parts, reduction):
+    """The log-sum-exp of parts of the classes, and of these."""
+    lse = torch.stack([F.linear(input, part).logsumexp(1) for part in linear_weight.chunk(parts)]).logsumexp(0)
+    rows = lse - (input * linear_weight[target]).sum(1)
+    return {"none": rows, "sum": rows.sum(), "mean": rows.mean()}[reduction]
+
+
 @wrong("head_in_place", table=HEADS_CAUGHT_BY)
 def hidden_states_written_over(input, linear_weight, target):
     loss = xent.linear_cross_entropy(input.clone(), linear_weight, target)

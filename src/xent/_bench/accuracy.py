@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._truth import Exact, arithmetic, truth
+from .._truth import Exact, arithmetic, truth, unit
 from .cases import Case
 from .results import Error
 from .tasks import Function, Problem
@@ -71,10 +71,7 @@ def error_of(case: Case, problem: Problem, function: Function, one: Judged) -> E
 
 def ulps(got: Tensor, true: Exact, dtype: str) -> float:
     """The largest distance from the truth, in units of its last place in a dtype, whatever that of `got` is."""
-    limit = torch.finfo(getattr(torch, dtype))
-    _, exponent = torch.frexp(true.high)
-    unit = (limit.eps * 2.0 ** (exponent.double() - 1)).clamp_min(limit.tiny * limit.eps)
-    distance = ((got.cpu().double() - true.high) - true.low).abs() / unit
+    distance = ((got.cpu().double() - true.high) - true.low).abs() / unit(true.high, getattr(torch, dtype))
     return distance.max().item()
 
 

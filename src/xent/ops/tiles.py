@@ -5,6 +5,7 @@ made a block at a time, of `_plan.block_rows` x CLASSES whatever the tile: a mat
 another shape differently, so this is what makes the loss the same for every budget (`docs/design/linear.md`).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -67,6 +68,26 @@ class Factors(NamedTuple):
     mean: Tensor | None = None
     """A fact: ``sum p_j (x_j - peak)``, which the gradient of the entropy needs."""
 
+    def of(self, rows: slice) -> "Factors":
+        return Factors(*(None if t is None else t[rows] for t in self))
+
+    def times(self, unit: float) -> "Factors":
+        if unit == 1.0:
+            return self
+        return Factors(*(None if t is None else t * unit for t in self[:-1]), self.mean)
+
+    def bound(self, head: Head, facts: RowSummary) -> Tensor:
+        """What no slope of a row exceeds, and half of what the magnitudes of a row's slopes add up to."""
+        most = self.hard.abs() * facts.mass.abs()
+        if self.smooth is not None:
+            whole = head.weight.shape[0] if head.class_weight is None else head.class_weight.abs().sum().item()
+            most = most + self.smooth.abs() * whole
+        for by_product in (self.nll, self.lse):
+            most = most if by_product is None else most + by_product.abs()
+        if self.entropy is not None:  # p_j |log p_j + entropy|
+            most = most + self.entropy.abs() * (1.0 + math.log(head.weight.shape[0]))
+        return most * abs(head.scale)
+
 
 def run(
     head: Head, mixed: bool, budget: int | None, facts: RowSummary | None, factors: Factors | None, wanted: list[bool]
@@ -89,7 +110,9 @@ def run(
             seen = None if facts else _Facts(head, at, mixed)
             tile = _logits(head, at, columns, room, seen)
             found.append(seen.merged() if seen else RowSummary(*(fact[at] for fact in facts or ())))
-            sums.add(at, columns, _pull(head, at, columns, room, tile, found[-1], factors))
+            pulls = factors.of(at)
+            unit = sums.unit(at, found[-1], pulls)
+            sums.add(at, columns, _pull(head, at, columns, room, tile, found[-1], pulls.times(unit)), unit)
     return facts or _together(found), sums.finished()
 
 
@@ -258,8 +281,7 @@ def _pull(
     and its class weight is the sum of theirs. So the kernel knows what the whole row is asked for.
     """
     labels, weight = head.target[rows], head.class_weight
-    hard = factors.hard[rows]
-    smooth, *by_products = (None if t is None else t[rows] for t in factors[1:])
+    hard, smooth, *by_products = factors
     if tile.shape[1] < head.weight.shape[0]:
         last = tile.shape[1]
         tile = room[: tile.shape[0], : last + 1]
@@ -336,18 +358,31 @@ class _Sums:
         self.wide = None
         if wanted[1] and self.several_rows and dtype is not head.weight.dtype:
             self.wide = head.weight.new_empty((min(tiles.classes, classes), head.weight.shape[1]), dtype=dtype)
+        self.largest = None
+        if head.hidden.dtype is torch.float16:
+            self.largest = _largest(head.hidden), _largest(head.weight)
 
-    def add(self, rows: slice, columns: slice, slope: Tensor) -> None:
+    def unit(self, rows: slice, facts: RowSummary, factors: Factors) -> float:
+        """A power of two that is a factor of the slopes of a tile: float16 has no digits for what a mean leaves of
+        small probabilities, and no room for sums of large ones. Other dtypes have the range."""
+        if self.largest is None:
+            return 1.0
+        hidden, weight = self.largest
+        reach = max(1.0, 2.0 * weight, (rows.stop - rows.start) * hidden)
+        most = factors.bound(self.head, facts).max().item() * reach
+        return 2.0 ** math.floor(math.log2(2.0**15 / most)) if 0 < most < math.inf else 1.0
+
+    def add(self, rows: slice, columns: slice, slope: Tensor, unit: float) -> None:
         head = self.head
         if self.hidden is not None:
-            _product(slope, head.weight[columns], self.hidden[rows], columns.start == 0)
+            _product(slope, head.weight[columns], self.hidden[rows], columns.start == 0, 1 / unit)
         if self.weight is not None:
             into = self.weight[columns] if self.wide is None else self.wide[: slope.shape[1]]
-            _product(slope.T, head.hidden[rows], into, rows.start == 0)
+            _product(slope.T, head.hidden[rows], into, rows.start == 0, 1 / unit)
             if self.wide is not None and rows.stop == head.hidden.shape[0]:
                 self.weight[columns] = into
         if self.bias is not None:
-            self.bias[columns] += slope.sum(0, dtype=self.bias.dtype)
+            self.bias[columns] += slope.sum(0, dtype=self.bias.dtype).mul_(1 / unit)
 
     def finished(self) -> Gradients:
         dtype = self.head.hidden.dtype
@@ -355,12 +390,25 @@ class _Sums:
         return None if self.hidden is None else self.hidden.to(dtype), self.weight, bias
 
 
-def _product(a: Tensor, b: Tensor, into: Tensor, first: bool) -> None:
-    """``into (+)= a @ b``. A matrix library adds in the dtype of its operands; wider sums are added here, some classes
-    at a time: it turns a transposed factor over first, and so many of it take 8 MB instead of 16."""
+def _largest(tensor: Tensor) -> float:
+    low, high = tensor.aminmax()
+    return max(abs(low.item()), abs(high.item()))
+
+
+def _product(a: Tensor, b: Tensor, into: Tensor, first: bool, scale: float) -> None:
+    """``into (+)= scale a @ b``. A matrix library adds in the dtype of its operands; wider sums are added here, some
+    classes at a time: it turns a transposed factor over first, and so many of it take 8 MB instead of 16."""
     if into.dtype is a.dtype:
         torch.mm(a, b, out=into) if first else into.addmm_(a, b)
-        return
+        return _scale(into, scale)  # there is one tile where it is not 1
     for part in _steps(a.shape[0], CLASSES // 2):
         product = a[part] @ b
-        into[part].copy_(product) if first else into[part].add_(product)
+        if first:
+            _scale(into[part].copy_(product), scale)
+        else:
+            into[part].add_(product, alpha=scale)
+
+
+def _scale(tensor: Tensor, scale: float) -> None:
+    if scale != 1.0:
+        tensor.mul_(scale)

@@ -25,14 +25,13 @@ template <class T, class V> class Across {
 
     // sum exp(x - peak) without one occurrence of the peak. `keep`: the exponentials take the place of the logits.
     template <bool keep> Numbers rest(V peak) {
-        const Distance<V, carried> distance(peak);
+        const Exponential<V, carried> exp(peak);
         const V zero = V::of(0), one = V::of(1);
         V peaks = zero;
         Sum<careful> below[halves];
         const auto other = [&](int64_t j) XENT_ALWAYS {
-            V low;
-            const V d = distance(logit(j), &low), e = exp_lifted(d, low);
-            const auto level = equal(d, zero);
+            const V x = logit(j), e = exp(x);
+            const auto level = equal(x, peak);
             peaks = peaks + select(level, one, zero);
             if (keep) e.store(at + j * step);
             return select(level, zero, e);
@@ -55,16 +54,9 @@ template <class T, class V> class Across {
     }
     // The exponentials in the place of the logits.
     void keep(V peak) {
-        const Distance<V, carried> distance(peak);
-        for (int64_t j = 0; j < size; j++) {
-            V low;
-            const V d = distance(logit(j), &low);
-            exp_lifted(d, low).store(at + j * step);
-        }
+        const Exponential<V, carried> exp(peak);
+        for (int64_t j = 0; j < size; j++) exp(logit(j)).store(at + j * step);
     }
-
-    // A factor of exp(x - peak) as one of what is kept.
-    static XENT_INLINE D8 per_unit(D8 factor, int) { return factor * D8::of(1 / lift<V>); }
 
     // What stands at class y[k] of lane k, a logit or what has taken its place; 0 where y is no class.
     V pick_kept(const Wide *y) const { return pick(y); }
@@ -79,7 +71,7 @@ template <class T, class V> class Across {
         for (int k = 0; k < V::lanes; k++) found[k] = y[k] < 0 ? Wide(0) : at[static_cast<int64_t>(y[k]) * step + k];
         return V::load(found);
     }
-    // Kept exponentials times a factor a row, already divided by the unit, and `entry` at the label if there is one;
+    // Kept exponentials times a factor a row, already without the lift, and `entry` at the label if there is one;
     // 0 where the factor is.
     void scale_kept(V factor, const Wide *y, V entry) {
         const V zero = V::of(0);
@@ -140,10 +132,9 @@ template <class T, class V> class Across {
         const V by = narrow(f), ask = narrow(minus), all = narrow(less), single = narrow(lifted);
         const V highest = lonely(peak, lone), none = V::of(0);
         const auto silent = equal(by, none);
-        const Distance<V, carried> distance(peak);
+        const Exponential<V, carried> exp(peak);
         for (int64_t j = 0; j < size; j++) {
-            V low;
-            const V x = logit(j), d = distance(x, &low), e = select(silent, none, exp_lifted(d, low)), q = target ? V::load(of_q + j * step) : d;
+            const V x = logit(j), e = select(silent, none, exp(x)), q = target ? V::load(of_q + j * step) : x;
             const V g = w ? weighed(e, q, f, minus, less, target, w[j]) : fma(e, by, target ? fma(q, ask, all) : all);
             select(equal(x, highest), single, g).store(at + j * step);
         }
@@ -155,14 +146,13 @@ template <class T, class V> class Across {
 
     // As Row::slopes. The exponentials take the place of the logits, and -1 that of a lone peak.
     Numbers slopes(V peak, const Numbers &lone, Numbers *rest, Numbers *top, Numbers *off) {
-        const Distance<V, carried> distance(peak);
+        const Exponential<V, carried> exp(peak);
         const V zero = V::of(0), one = V::of(1), minus = V::of(-1), highest = lonely(peak, lone);
         Sum<careful> on[halves], below[halves], mass[halves];
         V squares = zero, peaks = zero;
         for (int64_t j = 0; j < size; j++) {
-            V low;
-            const V x = logit(j), d = distance(x, &low), e = exp_lifted(d, low), g = V::load(of_g + j * step);
-            const auto level = equal(d, zero);
+            const V x = logit(j), e = exp(x), g = V::load(of_g + j * step);
+            const auto level = equal(x, peak);
             select(equal(x, highest), minus, e).store(at + j * step);
             peaks = peaks + select(level, one, zero);
             if (halves == 2) squares = fma(g, g, squares);

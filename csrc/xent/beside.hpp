@@ -5,26 +5,6 @@
 
 namespace XENT_ISA {
 
-// What the exponentials of a row need to know, row by row.
-template <class V, bool carried> struct Exponentials;
-template <bool carried> struct Exponentials<F16, carried> {
-    float shift[16], lowest[16], magic[16];
-    Each<F16> unit;
-    void prepare(F16 peak) {
-        const Each<F16> wide = widen_lanes(peak);
-        const typename Exponential<F16, carried>::Parts low(wide.half[0]), high(wide.half[1]);
-        rounded(low.shift, high.shift).store(shift), rounded(low.lowest, high.lowest).store(lowest);
-        rounded(low.magic, high.magic).store(magic), unit = {{low.unit, high.unit}};
-    }
-    XENT_INLINE Exponential<F16, carried> of(int64_t k) const { return {shift[k], lowest[k], magic[k]}; }
-};
-template <bool carried> struct Exponentials<D8, carried> {
-    double peak[8];
-    Each<D8> unit{{D8::of(1)}};
-    void prepare(D8 peaks) { peaks.store(peak); }
-    XENT_INLINE Exponential<D8, carried> of(int64_t k) const { return Exponential<D8, carried>(peak[k]); }
-};
-
 template <class T, class V> class Beside {
    public:
     using Wide = typename V::Real;
@@ -47,7 +27,6 @@ template <class T, class V> class Beside {
         return V::load(top);
     }
     template <bool keep> Numbers rest(V peak) {
-        exponentials.prepare(peak);
         Wide top[lanes];
         double below[lanes] = {}, peaks[lanes] = {};
         peak.store(top);
@@ -56,17 +35,17 @@ template <class T, class V> class Beside {
         for (; k < count; k++) sum_rows<keep, 1>(k, top, below, peaks);
         Numbers sum = Numbers::load(below), counted = Numbers::load(peaks);
         for (int h = 0; h < halves; h++)
-            sum.half[h] = per_unit(sum.half[h], h) + (counted.half[h] - D8::of(1));
+            sum.half[h] = sum.half[h] * D8::of(1 / lift<V>) + (counted.half[h] - D8::of(1));
         return sum;
     }
     void keep(V peak) {
-        exponentials.prepare(peak);
+        Wide top[lanes];
+        peak.store(top);
         for (int64_t k = 0; k < count; k++) {
-            const auto exp = exponentials.of(k);
+            const Exponential<V, carried> exp(top[k]);
             for (int64_t j = 0; j < size; j += lanes) exp(row(k).logits_at(j)).store(room + k * wide + j);
         }
     }
-    XENT_INLINE D8 per_unit(D8 factor, int h) const { return divided(factor, exponentials.unit.half[h]); }
 
     V pick(const Wide *y) const {
         Wide found[lanes] = {};
@@ -80,7 +59,7 @@ template <class T, class V> class Beside {
             if (y[k] >= 0) found[k] = room[k * wide + static_cast<int64_t>(y[k])];
         return V::load(found);
     }
-    // Kept exponentials times a factor a row, already divided by the unit, and `entry` at the label if there is one.
+    // Kept exponentials times a factor a row, already without the lift, and `entry` at the label if there is one.
     void scale_kept(V factor, const Wide *y, V entry) {
         Wide factors[lanes];
         factor.store(factors);
@@ -186,7 +165,7 @@ template <class T, class V> class Beside {
         int level = 0;
         SumOf<V, careful> sum;
         XENT_INLINE void begin(const Beside &all, int64_t k, Wide peak) {
-            exp = all.exponentials.of(k), top = V::of(peak);
+            exp = Exponential<V, carried>(peak), top = V::of(peak);
             x = all.x[k], to = all.out[k], next = all.next, kept = all.room + k * all.wide;
         }
         XENT_INLINE V at(int64_t j) {
@@ -207,7 +186,6 @@ template <class T, class V> class Beside {
     Wide *room;
     const int64_t wide;
     const bool past;
-    Exponentials<V, carried> exponentials;
 };
 
 }  // namespace XENT_ISA

@@ -32,11 +32,10 @@ XENT_INLINE Each<D8> widen_lanes(D8 x) { return {{x}}; }
 template <class V> constexpr double lift = sizeof(typename V::Real) < 8 ? 0x1p64 : 1.0;
 template <class V> constexpr double deepest = sizeof(typename V::Real) < 8 ? -131.0 : -746.0;
 
-// Tang's method (Table-driven implementation of the exponential function, 1989): x is k/16 ln 2 and a remainder of
+// Tang's method (Table-driven implementation of the exponential function, 1989): d is k/16 ln 2 and a remainder of
 // 0.022 at most, whose exp is a cubic, minimax but for its last term; 2**(k/16) comes from two tables, as a float and
-// what that lacks, relative to it. `sum` is k/16 on top of a magic number, n is k/16 less whatever whole number the
-// result is to be scaled down by, r the remainder. 0.57 ulp.
-template <class Above> XENT_INLINE F16 exp_parts(Above above, F16 sum, F16 n, F16 r) {
+// what that lacks, relative to it. `sum` is k/16 on top of a magic number, n is k/16, r the remainder. 0.57 ulp.
+XENT_INLINE F16 exp_lifted(F16 d, F16 low) {
     alignas(64) static const float powers[16] = {
         0x1.000000p64f, 0x1.0b5586p64f, 0x1.172b84p64f, 0x1.2387a6p64f, 0x1.306fe0p64f, 0x1.3dea64p64f,
         0x1.4bfdaep64f, 0x1.5ab07ep64f, 0x1.6a09e6p64f, 0x1.7a1148p64f, 0x1.8ace54p64f, 0x1.9c4918p64f,
@@ -45,19 +44,15 @@ template <class Above> XENT_INLINE F16 exp_parts(Above above, F16 sum, F16 n, F1
         0, 0x1.8d96d4p-25f, -0x1.9c0c22p-27f, 0x1.964904p-25f, 0x1.125002p-25f, 0x1.370be4p-25f, -0x1.0a3550p-25f,
         -0x1.00d8acp-27f, 0x1.26055cp-26f, -0x1.05cb44p-25f, 0x1.67a1cap-28f, 0x1.a3b5e4p-28f, -0x1.f9c304p-27f,
         -0x1.6961b4p-28f, -0x1.a5217cp-28f, 0x1.61428ep-28f};
-    const F16 power = lookup(F16::load(powers), sum), low = lookup(F16::load(lacking), sum);
-    const F16 half = fma(r, F16::of(1.66666672e-1f), F16::of(0.500016212f));
-    r = fma(r * r, half, r + low);
-    return scaled(above, fma(power, r, power), sum, n);
-}
-constexpr float log2_e = 1.44269504088896341f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
-
-XENT_INLINE F16 exp_lifted(F16 d, F16 low) {
     const F16 magic = F16::of(sixteenths);
     decltype(equal(d, d)) above;
     d = from(F16::of(static_cast<float>(deepest<F16>)), d, &above);
-    const F16 sum = fma(d, F16::of(log2_e), magic), n = sum - magic;
-    return exp_parts(above, sum, n, fma(n, F16::of(-ln2_high), d) + fma(n, F16::of(-ln2_low), low));
+    const F16 sum = fma(d, F16::of(1.44269504088896341f), magic), n = sum - magic;
+    F16 r = fma(n, F16::of(-0.693359375f), d) + fma(n, F16::of(2.12194440e-4f), low);
+    const F16 power = lookup(F16::load(powers), sum), short_of = lookup(F16::load(lacking), sum);
+    const F16 half = fma(r, F16::of(1.66666672e-1f), F16::of(0.500016212f));
+    r = fma(r * r, half, r + short_of);
+    return scaled(above, fma(power, r, power), sum, n);
 }
 
 // Taylor's series to degree 13, whose remainder is 4e-18 on |r| <= ln 2 / 2.
@@ -132,61 +127,17 @@ template <class V, bool carried> struct Distance {
     }
 };
 
-// exp(x) in units of the row: exp(x - peak) is (*this)(x) / unit, and a peak's own is as exact as `unit`. nan stays, and
-// what lies more than `deepest` below the peak is 0.
-template <class V, bool carried> struct Exponential;
-
-// Floats never see x - peak, whose rounding exp would turn into a relative error: k/16 ln 2 is taken from x itself, whose
-// remainder is exact, and the row's power of two from k. Peaks of 512 and more are taken from x first: all that counts
-// is within a factor of two of them, so that difference is exact (Sterbenz).
-template <bool carried> struct Exponential<F16, carried> {
-    F16 shift, lowest, magic;
-    double unit;
-    // What belongs to the peaks of eight rows.
-    struct Parts {
-        D8 shift, lowest, magic, unit;
-        XENT_INLINE explicit Parts(D8 peak) {
-            const D8 zero = D8::of(0), size = larger(peak, zero - peak);
-            shift = select(at_least(size, D8::of(512)), peak, zero);
-            const D8 near = peak - shift, n = fma(near, D8::of(log2_e), D8::of(wholes)) - D8::of(wholes);
-            lowest = near + D8::of(deepest<F16>), magic = D8::of(sixteenths) - n;
-            const D8 high = fma(n, D8::of(-6.93147180369123816490e-01), near);
-            unit = exp_times(high, n * D8::of(-1.90821492927058770002e-10), D8::of(lift<F16>));
-        }
-    };
+// lift * exp(x - peak): what the rounding of x - peak drops would be a relative error of exp, so it is carried. The bits
+// depend on the difference alone, whatever the logits have in common, and a peak's own are those of lift.
+template <class V, bool carried> struct Exponential {
+    Distance<V, carried> distance{V::of(0)};
     Exponential() = default;
-    explicit Exponential(double peak) : Exponential(Parts(D8::of(peak))) {}
-    explicit Exponential(const Parts &parts)
-        : shift(first(parts.shift)), lowest(first(parts.lowest)), magic(first(parts.magic)) {
-        double of_all[8];
-        parts.unit.store(of_all), unit = of_all[0];
-    }
-    XENT_INLINE Exponential(float shift, float lowest, float magic)
-        : shift(F16::of(shift)), lowest(F16::of(lowest)), magic(F16::of(magic)), unit(0) {}
-    XENT_INLINE F16 operator()(F16 x) const {
-        decltype(equal(x, x)) above;
-        x = from(lowest, x - shift, &above);
-        const F16 sum = fma(x, F16::of(log2_e), magic), k = sum - magic;
-        const F16 r = fma(k, F16::of(-ln2_low), fma(k, F16::of(-ln2_high), x));
-        return exp_parts(above, sum, sum - F16::of(sixteenths), r);
-    }
-
-   private:
-    static F16 first(D8 x) {
-        double of_all[8];
-        x.store(of_all);
-        return F16::of(static_cast<float>(of_all[0]));
-    }
-};
-template <bool carried> struct Exponential<D8, carried> {
-    Distance<D8, carried> distance{D8::of(0)};
-    static constexpr double unit = 1;
-    Exponential() = default;
-    explicit Exponential(double peak) : distance(D8::of(peak)) {}
-    XENT_INLINE D8 operator()(D8 x) const {
-        D8 low;
-        const D8 d = distance(x, &low);
-        return exp_times(d, low, D8::of(1));
+    explicit Exponential(double peak) : distance(V::of(static_cast<typename V::Real>(peak))) {}
+    explicit Exponential(V peaks) : distance(peaks) {}
+    XENT_INLINE V operator()(V x) const {
+        V low;
+        const V d = distance(x, &low);
+        return exp_lifted(d, low);
     }
 };
 

@@ -78,7 +78,7 @@ template <class T, class V> class Row {
     // out_j = exp(x_j - peak) factor. `past`: out is not read soon, so it goes past the cache.
     void scaled_exp(T *out, double factor, bool past) const {
         const Exponential<V, carried> exp(peak);
-        const V f = V::of(static_cast<Wide>(factor / exp.unit));
+        const V f = V::of(static_cast<Wide>(factor / lift<V>));
         write(out, past, [&](int64_t, V v) XENT_ALWAYS { return exp(v) * f; });
     }
     // out_j = exp(x_j - peak) factor - hard q_j w_j - smooth w_j, and `lifted` at a lone peak. Where there are class
@@ -88,7 +88,7 @@ template <class T, class V> class Row {
         if (halves == 2 && !w) return difference_floats(out, factor, lone, lifted, hard, q, smooth, past);
         const D8 h = D8::of(-hard), s = D8::of(-smooth), zero = D8::of(0);
         const Exponential<V, carried> exp(peak);
-        const D8 f = D8::of(factor / exp.unit);
+        const D8 f = D8::of(factor / lift<V>);
         in_halves(exp, out, q, lone, lifted, past, [&](int64_t j, D8 e, D8 of_q) XENT_ALWAYS {
             D8 g = factor == 0 ? zero : e * f;
             const D8 weight = w ? weights_at(w, j) : D8::of(1);
@@ -100,7 +100,7 @@ template <class T, class V> class Row {
                            bool past) const {
         const Exponential<V, carried> exp(peak);
         const auto of = [](double value) { return V::of(static_cast<Wide>(value)); };
-        const V f = of(factor / exp.unit), h = of(-hard), s = of(-smooth), at_peak = V::of(peak), top = of(lifted);
+        const V f = of(factor / lift<V>), h = of(-hard), s = of(-smooth), at_peak = V::of(peak), top = of(lifted);
         write(out, past, [&](int64_t j, V v) XENT_ALWAYS {
             const V asked = q ? fma(values_at(q, j), h, s) : s, g = factor == 0 ? asked : fma(exp(v), f, asked);
             return lone ? select(equal(v, at_peak), top, g) : g;
@@ -148,15 +148,15 @@ template <class T, class V> class Row {
             below.add(select(level, zero, e), slope), squares = fma(slope, slope, squares);
             if (__builtin_expect(any(level), false)) on.add(select(level, slope, zero)), peaks += number(level);
         }
-        *rest = below.mass() / exp.unit + static_cast<double>(peaks - 1);
-        *top = on.total(), *off = below.moment() / exp.unit;
+        *rest = below.mass() / lift<V> + static_cast<double>(peaks - 1);
+        *top = on.total(), *off = below.moment() / lift<V>;
         return sum_of(low_half(squares) + high_half(squares));
     }
     // p_j (g_j - origin - mean), and `lifted` at a lone peak.
     void softmax_gradient(T *out, const T *g, double rest, double origin, double mean, bool lone, double lifted,
                           bool past, const Wide *kept = nullptr) const {
         const Exponential<V, carried> exp(peak);
-        const double share = 1.0 / (1.0 + rest) / exp.unit;
+        const double share = 1.0 / (1.0 + rest) / lift<V>;
         if constexpr (halves == 2) {
             const auto of = [](double value) { return V::of(static_cast<Wide>(value)); };
             const V f = of(share), high = of(origin), low = of(mean), at_peak = V::of(peak), single = of(lifted);
@@ -264,7 +264,7 @@ template <class T, class V> class Row {
                 }
                 if (highest > peak) {
                     if (!(highest < infinity)) return false;
-                    const Facts moved = merged({highest, 0}, {peak, below.total() / exp.unit + before + (peaks - 1)});
+                    const Facts moved = merged({highest, 0}, {peak, below.total() / lift<V> + before + (peaks - 1)});
                     // without a peak so far there was nothing to sum, or a block of nothing but nan
                     before = peaks == 0 ? below.total() : moved.rest, below = {}, peaks = 0;
                     peak = static_cast<Wide>(highest), top = V::of(peak), exp = Exponential<V, carried>(highest);
@@ -279,7 +279,7 @@ template <class T, class V> class Row {
             below.add((e[0] + e[1]) + (e[2] + e[3]));
         }
         if (peak == -std::numeric_limits<Wide>::infinity()) return false;
-        *facts = {peak, below.total() / exp.unit + before + (peaks - 1)};
+        *facts = {peak, below.total() / lift<V> + before + (peaks - 1)};
         return facts->rest == facts->rest;
     }
     template <class Q> XENT_INLINE V values_at(const Q *q, int64_t j, double fill = 0) const {

@@ -169,7 +169,7 @@ template <class T, class Kernel> class Settle {
         for (int h = 0; h < halves; h++) {
             const D8 scale = select(equal(weight.half[h], zero), zero, hard.half[h] * weight.half[h]);
             const D8 f = divided(scale, one + rest.half[h]);
-            scaled.half[h] = logits.per_unit(f, h);
+            scaled.half[h] = f * D8::of(1 / lift<V>);
             const D8 apart = fma(e.half[h], scaled.half[h], zero - scale);
             const D8 lone = select(at_least(rest.half[h], one), apart, zero - f * rest.half[h]);
             entry.half[h] = select(equal(at.half[h], top.half[h]), lone, apart);
@@ -227,7 +227,7 @@ template <class T, class Kernel> class Settle {
         Numbers of_row;
         for (int h = 0; h < halves; h++)
             of_row.half[h] = log ? log1p<sizeof(T) == 8>(rest.half[h])
-                                 : divided(logits.per_unit(D8::of(1), h), D8::of(1) + rest.half[h]);
+                                 : divided(D8::of(1 / lift<V>), D8::of(1) + rest.half[h]);
         if (log)
             logits.log_softmax(peak, narrow(of_row));
         else

@@ -22,13 +22,18 @@ SERVING = {backend.name: backend for backend in backends.TABLE if backend.serves
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.long] * (name == "triton")) for name in SERVING])
 def backend(request, monkeypatch):
     """Each backend in turn, as the one that is chosen. Triton's interpreter is slow; `test_triton` has short cases."""
-    monkeypatch.setattr(backends, "TABLE", (SERVING[request.param],))
-    if request.param == "triton":  # a program takes the interpreter as long with one row as with many
+    take_in_turn(request.param, monkeypatch)
+    return SERVING[request.param]
+
+
+def take_in_turn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one backend that is chosen until the test ends."""
+    monkeypatch.setattr(backends, "TABLE", (SERVING[name],))
+    if name == "triton":  # a program takes the interpreter as long with one row as with many
         from xent.backends.triton import cut, programs
 
         monkeypatch.setattr(cut, "PROGRAMS", 1)
         programs.forget()
-    return SERVING[request.param]
 
 
 @pytest.fixture(autouse=True)

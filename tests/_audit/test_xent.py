@@ -3,12 +3,26 @@
 import pytest
 
 import xent
-from xent import backends
 from xent._audit.cases import CASES
 
-from ..conftest import SERVING
+from ..conftest import SERVING, take_in_turn
 
 LONG = pytest.mark.long
+INTERPRETED_FOR_LONG = {
+    "vocabulary",
+    "vocabulary_confident",
+    "mean_of_many_rows",
+    "mean_of_a_million_rows",
+    "runs",
+    "threads",
+    "batch_split",
+    "batch_split_gradient",
+    "memory",
+    "head_loss_of_many_chunks",
+    "head_gradient_of_many_chunks",
+    "head_threads",
+}
+"""What takes Triton's interpreter more than 4 s; the others are done in half a minute."""
 HEADS = [name for name, one in CASES.items() if one.group == "heads" and name != "head_memory"]
 
 
@@ -33,10 +47,21 @@ def test_the_head_passes_on_every_backend_what_is_about_heads(backend):
     assert len(report.judged) == len(HEADS)
 
 
+def test_the_gpu_kernels_pass_in_the_interpreter(monkeypatch):
+    if "triton" not in SERVING:
+        pytest.skip("no Triton here, or a GPU")
+    take_in_turn("triton", monkeypatch)
+    heads = [name for name in HEADS if name not in INTERPRETED_FOR_LONG]
+    rows = [name for name, one in CASES.items() if one.group != "heads" and name not in INTERPRETED_FOR_LONG]
+    for report in (xent.audit("xent", cases=rows), xent.audit("xent-linear", cases=heads)):
+        assert report.passed, str(report)
+        assert len(report.judged) == len(report.outcomes)
+
+
 @pytest.mark.parametrize("name", ["native", pytest.param("reference", marks=LONG)])
 def test_the_head_passes_the_whole_audit(name, monkeypatch):
     if name not in SERVING:
         pytest.skip(f"{name} does not serve the CPU here")
-    monkeypatch.setattr(backends, "TABLE", (SERVING[name],))
+    take_in_turn(name, monkeypatch)
     report = xent.audit("xent-linear")
     assert report.passed, str(report)

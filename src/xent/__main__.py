@@ -157,6 +157,7 @@ def _show(derivation: "Derivation", as_json: bool, form: str | None, no_color: b
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every implementation known by name; what is missing is told.")
 @click.option("--case", "cases", metavar="NAME", multiple=True, help="Ask this case only; may be repeated.")
+@click.option("--skip", metavar="NAME", multiple=True, help="Leave this case out; may be repeated.")
 @click.option("--list", "listing", is_flag=True, help="The cases, and the implementations known by name.")
 @click.option(
     "--signature", type=click.Choice(["logits", "linear", "hidden"]), help="What package.module:object takes."

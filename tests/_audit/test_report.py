@@ -118,6 +118,7 @@ def test_json_is_one_document():
         ([], 2, "name a TARGET, or say --all"),
         (["torhc"], 2, "Did you mean torch?"),
         (["torch", "--case", "randon"], 2, "there is no case 'randon'"),
+        (["torch", "--skip", "randon"], 2, "there is no case 'randon'"),
         (["torch", "--dtype", "int8"], 2, "'int8' is not one of"),
         (["nowhere:loss"], 3, "No module named 'nowhere'"),
         (["torch.nn.functional:cross_entropie"], 3, "has no attribute 'cross_entropie'"),
@@ -183,6 +184,12 @@ def test_threads_and_random_numbers_are_left_as_they_were():
     xent.audit("torch", cases=["threads", "random", "mean_of_many_rows", "batch_split"])
     assert torch.equal(torch.get_rng_state(), before)
     assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, expected)
+
+
+def test_cases_are_skipped_by_name():
+    report = xent.audit("torch", cases=["random", "spread", "ties"], skip=["spread"])
+    assert [outcome.case for outcome in report.outcomes] == ["random", "ties"]
+    assert run("torch", "--case", "p_minus_one", "--case", "random", "--skip", "p_minus_one").exit_code == 0
 
 
 def test_a_report_of_nothing_does_not_pass():

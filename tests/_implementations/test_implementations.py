@@ -121,7 +121,12 @@ def test_what_cannot_be_loaded_says_why(home):
         find("torch", "head")
 
 
-def test_devices_and_dtypes_are_claimed():
-    assert find("liger").refusal("cpu", "float32") == "needs a GPU"
+def test_devices_and_dtypes_are_claimed(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert find("cce").refusal("cpu", "bfloat16") == "needs a GPU"
+    assert find("liger").refusal("cpu", "float32") == "needs a GPU (or TRITON_INTERPRET=1)"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert find("liger").refusal("cpu", "float32") is None
+    assert find("cce").refusal("cpu", "bfloat16") == "needs a GPU"
     assert find("sklearn").refusal("cpu", "bfloat16") == "does not take bfloat16"
     assert find("torch").refusal("cuda:0", "bfloat16") is None

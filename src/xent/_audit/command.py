@@ -19,6 +19,7 @@ def reports(
     everything: bool,
     tell: Callable[[str], None],
     cases: tuple[str, ...] = (),
+    skip: tuple[str, ...] = (),
     signature: str | None = None,
     dtype: str | None = None,
     device: str = "cpu",
@@ -26,7 +27,7 @@ def reports(
     **search: int | None,
 ) -> list[Report]:
     """One a target. What is missing is told in its report with `everything`, and raised where it was named."""
-    setting, chosen = Setting(dtype, device, seed), chosen_cases(cases or None)
+    setting, chosen = Setting(dtype, device, seed), chosen_cases(cases or None, skip)
     found = [find(target, signature) for target in targets]
     found += [one for one in CATALOGUE.values() if everything and one not in found]
     results = []

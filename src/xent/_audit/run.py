@@ -27,6 +27,7 @@ def audit(
     *,
     signature: str | None = None,
     cases: Iterable[str] | None = None,
+    skip: Iterable[str] = (),
     dtype: str | None = None,
     device: str = "cpu",
     seed: int = 0,
@@ -42,8 +43,9 @@ def audit(
 
     `loss` is a callable of torch's signature, a name (``'torch'``, ``'optax'``; the error of a wrong one lists them) or
     ``'package.module:object'``. `signature` is ``'logits'``, ``'linear'`` (``loss(hidden, head, target)``, torch's
-    names for options) or ``'hidden'`` (the same tensors, ``bias``). `cases` are the names of those to ask. `dtype` is
-    one of float64, float32, bfloat16 and float16; without it float32, or what a case is about.
+    names for options) or ``'hidden'`` (the same tensors, ``bias``). `cases` are the names of those to ask, all unless
+    said, and `skip` of those to leave out. `dtype` is one of float64, float32, bfloat16 and float16; without it
+    float32, or what a case is about.
 
     Raises:
         OptionError: an unknown name, case, signature or dtype.
@@ -59,19 +61,19 @@ def audit(
     torch has no twin of it.
     """
     one = _implementation(loss, signature)
-    chosen = chosen_cases(cases)
+    chosen = chosen_cases(cases, skip)
     if dtype is not None and dtype not in DTYPES:
         raise OptionError(f"dtype is {dtype!r}; it is one of {', '.join(DTYPES)}.")
     return report(one, chosen, Setting(dtype, device, seed), one.load())
 
 
-def chosen_cases(names: Iterable[str] | None) -> list[Case]:
-    """By name; all of them where none is named."""
-    wanted = list(CASES) if names is None else list(names)
-    unknown = [name for name in wanted if name not in CASES]
+def chosen_cases(names: Iterable[str] | None, skip: Iterable[str] = ()) -> list[Case]:
+    """By name; all of them where none is named, but those to `skip`."""
+    wanted, unwanted = list(CASES) if names is None else list(names), list(skip)
+    unknown = [name for name in wanted + unwanted if name not in CASES]
     if unknown:
         raise OptionError(f"there is no case {unknown[0]!r}; the cases are {', '.join(CASES)}.")
-    return [CASES[name] for name in wanted]
+    return [CASES[name] for name in wanted if name not in unwanted]
 
 
 def _implementation(loss: Any, signature: str | None) -> Implementation:

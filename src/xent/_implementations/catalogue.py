@@ -31,7 +31,14 @@ CATALOGUE: dict[str, Implementation] = {
             OPTIONS - {"dims"},
             needs=torch_has("linear_cross_entropy"),
         ),
-        Implementation("liger", peers.liger, ("liger-kernel",), offers=CHOICES | TORCHS, devices=("cuda",)),
+        Implementation(
+            "liger",
+            peers.liger,
+            ("liger-kernel",),
+            offers=CHOICES | TORCHS,
+            devices=("cuda",),
+            interpreted=True,
+        ),
         Implementation(
             "liger-linear",
             peers.liger_linear,
@@ -39,6 +46,7 @@ CATALOGUE: dict[str, Implementation] = {
             "linear",
             CHOICES | TORCHS | {"bias"},
             ("cuda",),
+            interpreted=True,
         ),
         Implementation(
             "cce",

@@ -1,5 +1,6 @@
 """One implementation as data: what it is called, what it claims, and how it is loaded."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -41,6 +42,8 @@ class Implementation:
     offers: frozenset[str] = OPTIONS - {"bias"}
     devices: tuple[str, ...] = ("cpu", "cuda", "mps")
     dtypes: tuple[str, ...] = DTYPES
+    interpreted: bool = False
+    """Whether its Triton kernels run on a CPU in Triton's interpreter, where the environment has TRITON_INTERPRET=1."""
     at: str | None = None
     """``module:object`` where that is the callable itself, with nothing in between."""
     needs: Callable[[], str | None] = lambda: None
@@ -61,8 +64,12 @@ class Implementation:
     def refusal(self, device: str, dtype: str) -> str | None:
         """Why it is not asked for tensors of this device and dtype; None where it serves them."""
         kind = torch.device(device).type
+        if kind == "cpu" and self.interpreted and os.environ.get("TRITON_INTERPRET") == "1":
+            kind = "cuda"
         if kind not in self.devices:
-            return "needs a GPU" if self.devices == ("cuda",) else f"does not serve {kind}"
+            if self.devices != ("cuda",):
+                return f"does not serve {kind}"
+            return "needs a GPU" + " (or TRITON_INTERPRET=1)" * self.interpreted
         return None if dtype in self.dtypes else f"does not take {dtype}"
 
     def versions(self) -> dict[str, str]:

@@ -69,12 +69,12 @@ class Factors(NamedTuple):
     """A fact: ``sum p_j (x_j - peak)``, which the gradient of the entropy needs."""
 
     def of(self, rows: slice) -> "Factors":
-        return Factors(*(None if t is None else t[rows] for t in self))
+        return self._make(None if t is None else t[rows] for t in self)
 
     def times(self, unit: float) -> "Factors":
         if unit == 1.0:
             return self
-        return Factors(*(None if t is None else t * unit for t in self[:-1]), self.mean)
+        return self._make(None if t is None else t * unit for t in self)._replace(mean=self.mean)
 
     def bound(self, head: Head, facts: RowSummary) -> Tensor:
         """What no slope of a row exceeds, and half of what the magnitudes of a row's slopes add up to."""

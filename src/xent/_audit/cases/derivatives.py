@@ -58,3 +58,18 @@ def gradient_of_probabilities():
         needs=("autograd", "probabilities"),
         refusable=True,
     )
+
+
+@case("a gradient of the class weights: silently missing")
+def gradient_of_weights():
+    return Probe(
+        "x, y, w = torch.zeros(2, 4), torch.tensor([0, 2]), torch.ones(4).requires_grad_()",
+        """
+        slope, = torch.autograd.grad(loss(x.requires_grad_(), y, weight=w, reduction="sum"), w, allow_unused=True)
+        assert slope is not None, "the class weights ask for a gradient, and the loss knows none of them"
+        error = (slope.double() - torch.tensor([2.0, 0.0, 2.0, 0.0]) * 0.6931471805599453).abs().max().item()
+        assert error < 1e-2, f"off by {error}: it is log 4 for the classes of the labels"
+        """,
+        needs=("autograd", "weight", "reduction"),
+        refusable=True,
+    )

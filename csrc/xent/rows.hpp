@@ -172,6 +172,37 @@ template <class T, class V> class Row {
         });
     }
 
+    // sum exp(x - peak) (x - peak), how many classes exceed `own`, and the first class at the peak or that is nan, -1 if
+    // there is none. In lanes of double.
+    void spread(double own, double *moment, double *above, double *first) const {
+        const Exponential<V, carried> exp(peak);
+        const V top = V::of(peak), rank = V::of(own), zero = V::of(0);
+        Sum<careful> sum;
+        int64_t over = 0, found = -1;
+        for (int64_t j = 0; j < size; j += lanes) {
+            const V v = logits_at(j), e = exp(v);
+            sum.add(select(equal(e, zero), zero, e * (v - top)));
+            over += number(at_least(v, rank)) - number(equal(v, rank));
+            if (found < 0 && __builtin_expect(any(equal(v, top)) || number(equal(v, v)) != lanes, false)) {
+                double each[lanes];
+                v.store(each);
+                for (int k = 0; k < lanes && found < 0; k++)
+                    if (j + k < size && (each[k] == peak || each[k] != each[k])) found = j + k;
+            }
+        }
+        *moment = sum.total(), *above = static_cast<double>(over), *first = static_cast<double>(found);
+    }
+    // share exp(x - peak) (lse - entropy (x - peak - mean)); a factor of 0 leaves its term out, an exp of 0 its class.
+    void spread_gradient(T *out, double share, double mean, double lse, double entropy, bool past) const {
+        const Exponential<V, carried> exp(peak);
+        const V top = V::of(peak), centre = V::of(mean), zero = V::of(0), f = V::of(share);
+        const V constant = V::of(lse), steep = V::of(-entropy);
+        write(out, past, [&](int64_t, V v) XENT_ALWAYS {
+            const V e = exp(v), slope = entropy == 0 ? constant : fma(steep, (v - top) - centre, constant);
+            return select(equal(e, zero), zero, e * f * slope);
+        });
+    }
+
     double find_peak() const {
         V a = V::of(-std::numeric_limits<Wide>::infinity()), b = a, c = a, d = a;
         int64_t j = 0;

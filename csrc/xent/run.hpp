@@ -33,7 +33,9 @@ template <class T> class Rows : Work<T> {
 template <class T> void run_rows(const Call &call, int64_t begin, int64_t end, Tally &tally) {
     // Results beyond half of a large last-level cache are gone from it before they are read.
     const bool past = call.outer * call.inner * call.classes >= (INT64_C(16) << 20) / int64_t(sizeof(T));
-    if (call.classes <= xent::few)
+    if (xent::spreads(call))
+        Rows<T>(call, tally, past).run(begin, end);
+    else if (call.classes <= xent::few)
         Groups<T>(call, tally, past).run(begin, end);
     else if (call.classes <= xent::some)
         Strips<T>(call, tally, past).run(begin, end);

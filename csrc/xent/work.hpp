@@ -83,6 +83,15 @@ template <class T> class Work {
                 call.peak[r] = facts.peak, call.rest[r] = facts.rest;
                 return probabilities(facts, x, to, size, past);
             }
+            case xent::spread:
+                return Row<T, D8>(x, size, call.peak[r])
+                    .spread(call.rest[r], &call.picked[r], &call.mass[r], &call.mix[r]);
+            case xent::spread_gradient: {
+                const double lse = call.hard[r * call.step], entropy = call.smooth[r * call.step];
+                if (lse == 0 && entropy == 0) return static_cast<void>(std::fill(to, to + size, T{}));
+                return Row<T, D8>(x, size, call.peak[r])
+                    .spread_gradient(to, 1 / (1 + call.rest[r]), call.picked[r], lse, entropy, past);
+            }
             case xent::softmax_gradient: return differentiate_softmax(r, x, to, of_g, past);
             case xent::gradient:
                 return differentiate({call.peak[r], call.rest[r]}, r, x, to, of_q, label, w, past);

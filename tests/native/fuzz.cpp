@@ -4,6 +4,7 @@
 //   - a row has the same bits in a batch, alone, in another layout, and divided among threads; AVX2's are AVX-512's,
 //   - the peak and the label's logit are exact, and the rest is what std::exp says to a few ulp,
 //   - labels are counted as wrong exactly when they are out of range; rows with such, and ignored ones, are 0,
+//   - classes are counted and the first one at the peak is found as a loop does it,
 //   - finite rows have finite facts, and softmax and gradients stay in their bounds,
 //   - nothing between the rows of a strided result is written.
 //
@@ -23,7 +24,7 @@ extern const Set set_avx2, set_avx512;
 namespace {
 
 constexpr int64_t kinds[] = {xent::summary, xent::gradient, xent::softmax, xent::log_softmax, xent::softmax_gradient,
-                             xent::loss};
+                             xent::loss, xent::spread, xent::spread_gradient};
 
 // The borders of vectors, regimes (24, 4,096), parts (65,536) and shared rows (131,072), and what lies next to them.
 constexpr int64_t class_counts[] = {
@@ -110,6 +111,10 @@ template <class T> void examine(Bytes bytes, int64_t type) {
         p.hard = options & 4 ? numbers<double>(bytes, p.rows) : std::vector<double>(static_cast<size_t>(p.rows), 1.0);
         if (options & 2) p.smooth = numbers<double>(bytes, p.rows);
     }
+    if (p.kind == xent::spread_gradient) {
+        p.hard = options & 4 ? numbers<double>(bytes, p.rows) : std::vector<double>(static_cast<size_t>(p.rows), 0.0);
+        p.smooth = numbers<double>(bytes, p.rows);
+    }
     const bool strange_facts = p.takes_facts() && (options & 0xe0) == 0xe0;
     if (strange_facts) p.peak = numbers<double>(bytes, p.rows), p.rest = numbers<double>(bytes, p.rows);
     p.x = rows_from<T>(bytes, p.rows, p.classes);
@@ -125,6 +130,8 @@ template <class T> void examine(Bytes bytes, int64_t type) {
             forward.kind = p.kind == xent::gradient ? xent::summary : xent::softmax, forward.slope.clear();
             Result<T> facts = run(forward, set, second);
             p.peak = facts.facts[0], p.rest = facts.facts[1];
+            for (size_t r = 0; r < p.rest.size() && p.kind == xent::spread; r++)  // a logit of the row
+                p.rest[r] = wide(p.x[(r + 1) * static_cast<size_t>(p.classes) - 1]);
         }
         const Result<T> whole = run(p, set, first);
         judge(p, set, whole);

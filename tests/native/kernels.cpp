@@ -81,6 +81,7 @@ template <class T> void any_bits(int64_t type, Layout layout) {
                 for (int64_t kind : {xent::summary, xent::gradient, xent::loss}) run(data.call(kind, type, target, options & 1, options & 2));
         for (int64_t kind : {xent::softmax, xent::log_softmax, xent::softmax_gradient})
             run(data.call(kind, type, -1, false, false));
+        for (int64_t kind : {xent::spread, xent::spread_gradient}) run(data.call(kind, type, -1, false, true));
     }
 }
 

@@ -59,6 +59,18 @@ class Backend(Protocol):
         """Sum of float64 `values` over the last dimension, one rounding off at most, in any order the same."""
         ...
 
+    def row_spread(self, rows: Tensor, peak: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``sum exp(x_j - peak) (x_j - peak)``, the number of ``x_j > own``, float64; and the first class at the peak,
+        or that is nan, -1 where there is none, int64. Each ``(outer, inner)``; `own` is of any float dtype."""
+        ...
+
+    def row_spread_grad(
+        self, rows: Tensor, peak: Tensor, rest: Tensor, mean: Tensor, lse: Tensor, entropy: Tensor
+    ) -> Tensor:
+        """``p_j (lse - entropy (x_j - peak - mean))``, in the dtype of the rows: the gradient of the log-sum-exp and of
+        the entropy with these factors, where ``mean = sum p_j (x_j - peak)``; 0 in a row whose factors are 0."""
+        ...
+
     def softmax_grad(self, rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:
         """``p_j (g_j - sum_k p_k g_k)``, in the dtype of the rows."""
         ...

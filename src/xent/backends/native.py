@@ -27,8 +27,8 @@ except ImportError as reason:
 
 name = "native"
 
-_KINDS = ("row_summary", "row_grad", "softmax", "log_softmax", "softmax_grad")
-_LOSS = 5
+_KINDS = ("row_summary", "row_grad", "softmax", "log_softmax", "softmax_grad", "row_spread", "row_spread_grad")
+_LOSS = 7
 _TYPES = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3}
 _LABELS = {
     torch.int64: 0,
@@ -104,6 +104,26 @@ def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tens
         return reference.softmax_grad(rows, peak, rest, grad)
     out = pages.empty_like(rows)
     _run("softmax_grad", rows, facts=(peak.contiguous(), rest.contiguous(), None, None, None), out=out, slope=grad)
+    return out
+
+
+def row_spread(rows: Tensor, peak: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """See `xent.backends.contract`."""
+    if rows.shape[1] == 0:
+        return reference.row_spread(rows, peak, own)
+    moment, above, first = (torch.empty_like(peak, memory_format=torch.contiguous_format) for _ in range(3))
+    given = peak.contiguous(), own.to(torch.float64).contiguous()
+    _run("row_spread", rows, facts=(*given, moment, above, first))
+    return moment, above, first.to(torch.int64)
+
+
+def row_spread_grad(rows: Tensor, peak: Tensor, rest: Tensor, mean: Tensor, lse: Tensor, entropy: Tensor) -> Tensor:
+    """See `xent.backends.contract`."""
+    if rows.shape[1] == 0:
+        return reference.row_spread_grad(rows, peak, rest, mean, lse, entropy)
+    out = pages.empty_like(rows)
+    facts = (peak.contiguous(), rest.contiguous(), mean.contiguous(), None, None)
+    _run("row_spread_grad", rows, facts=facts, factors=(lse.contiguous(), entropy.contiguous()), out=out)
     return out
 
 

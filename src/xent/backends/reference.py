@@ -119,6 +119,40 @@ def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tens
     return out
 
 
+def row_spread(rows: Tensor, peak: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """See `xent.backends.contract`."""
+    moment, above = facts(rows), facts(rows)
+    own = own.to(torch.float64).unsqueeze(1)
+    for block in blocks(rows, peak):
+        o, i = block.at
+
+        def terms(tile: slice, block=block, o=o, i=i) -> tuple[Tensor, Tensor]:
+            shifted, exp = block.exp(tile)
+            return (exp * shifted).where(exp != 0, 0.0), (rows[o, tile, i] > own[o, :, i]).to(torch.float64)
+
+        moment[block.at], above[block.at] = block.sums(terms)
+    if rows.shape[1] == 0:
+        return moment, above, torch.full_like(peak, -1, dtype=torch.int64)
+    first = rows.argmax(1, keepdim=True)
+    top = rows.gather(1, first).to(torch.float64)
+    return moment, above, first.where((top == peak.unsqueeze(1)) | top.isnan(), -1).squeeze(1)
+
+
+def row_spread_grad(rows: Tensor, peak: Tensor, rest: Tensor, mean: Tensor, lse: Tensor, entropy: Tensor) -> Tensor:
+    """See `xent.backends.contract`. The difference in the bracket is ``log p_j`` plus the entropy: a confident row's
+    peak loses no digit."""
+    out = torch.empty_like(rows)
+    for block in blocks(rows, peak):
+        centre, by_lse, by_entropy = (t[block.at].unsqueeze(1) for t in (mean, lse, entropy))
+        asked = (by_lse != 0) | (by_entropy != 0)
+        for tile in block.tiles:
+            shifted, exp = block.exp(tile)
+            slope = by_lse - (by_entropy * (shifted - centre)).where(by_entropy != 0, 0.0)
+            values = exp / (1.0 + rest[block.at]).unsqueeze(1) * slope
+            block.write(out, tile, values.where((exp != 0) & asked, 0.0))
+    return out
+
+
 def exact_sum(values: Tensor) -> Tensor:
     """See `xent.backends.contract`."""
     return _algebra.exact_sum(values)

@@ -99,8 +99,8 @@ def row_stats(rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_
         return RowStats(hard, smooth, mass, nll, hard, hard, label, label, mass)
     kept, seen = label >= 0, rows.detach()
     own = seen.gather(1, label.clamp_min(0).unsqueeze(1)).squeeze(1)
-    lse, entropy, above = moments.of(rows, own, peak, rest, kept)
-    return RowStats(hard, smooth, mass, nll, lse, entropy, label, seen.argmax(1).where(kept, -1), above)
+    lse, entropy, above, first = moments.of(rows, own, peak, rest, kept)
+    return RowStats(hard, smooth, mass, nll, lse, entropy, label, first, above)
 
 
 def told(rows: RowStats, plan: Plan | LinearPlan) -> LossStats:

@@ -8,7 +8,7 @@ from torch._C import _are_functorch_transforms_active
 from torch.autograd import forward_ad
 
 from .. import _algebra
-from ..backends import moments
+from ..backends import choose
 from .autograd import softmax
 from .rules import Rule, dot
 from .schemas import _facts, _fake, _op
@@ -16,19 +16,19 @@ from .schemas import _facts, _fake, _op
 _ops = torch.ops.xent
 
 
-@_op("row_spread(Tensor rows, Tensor peak, Tensor own) -> (Tensor moment, Tensor above)")
+@_op("row_spread(Tensor rows, Tensor peak, Tensor own) -> (Tensor moment, Tensor above, Tensor first)")
 def _row_spread(rows, peak, own):
-    return moments.spread(rows, peak, own)
+    return choose(rows.device).row_spread(rows, peak, own)
 
 
 @_fake("row_spread")
 def _(rows, peak, own):
-    return _facts(rows), _facts(rows)
+    return _facts(rows), _facts(rows), _facts(rows).to(torch.int64)
 
 
 @_op("spread_grad(Tensor rows, Tensor peak, Tensor rest, Tensor mean, Tensor lse, Tensor entropy) -> Tensor")
 def _spread_grad(rows, peak, rest, mean, lse, entropy):
-    return moments.spread_grad(rows, peak, rest, mean, lse, entropy)
+    return choose(rows.device).row_spread_grad(rows, peak, rest, mean, lse, entropy)
 
 
 @_fake("spread_grad")
@@ -43,14 +43,16 @@ class Moments(NamedTuple):
     entropy: Tensor
     above: Tensor
     """How many classes have a larger logit than `own`."""
+    first: Tensor
+    """The first class at the peak; int64, -1 for a row that is not kept."""
 
 
 def of(rows: Tensor, own: Tensor, peak: Tensor, rest: Tensor, kept: Tensor) -> Moments:
     """`lse` and `entropy` are differentiable in the rows, to every order."""
     if derived_otherwise():
         return _written_out(rows, own, kept)
-    lse, entropy, _, above = _Moments.apply(rows, own, peak, rest, kept)
-    return Moments(lse, entropy, above)
+    lse, entropy, _, above, first = _Moments.apply(rows, own, peak, rest, kept)
+    return Moments(lse, entropy, above, first)
 
 
 def derived_otherwise() -> bool:
@@ -61,9 +63,10 @@ def derived_otherwise() -> bool:
 class _Moments(Rule):
     @staticmethod
     def forward(rows, own, peak, rest, kept):
-        moment, above = _ops.row_spread(rows, peak, own)
+        moment, above, first = _ops.row_spread(rows, peak, own)
         mean = (moment / (1.0 + rest)).where(kept, 0.0)
-        return _algebra.lse(peak, rest), _algebra.entropy(rest, mean), mean, above.where(kept, 0.0)
+        above, first = above.where(kept, 0.0), first.where(kept, -1)
+        return _algebra.lse(peak, rest), _algebra.entropy(rest, mean), mean, above, first
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -98,4 +101,4 @@ def _written_out(rows: Tensor, own: Tensor, kept: Tensor) -> Moments:
     lse = (wide.gather(1, top) - log_p.gather(1, top)).squeeze(1)
     entropy = -dot(softmax(wide, log=False, dtype=torch.float64), log_p).squeeze(1)
     above = (rows.detach() > own.unsqueeze(1)).sum(1).to(torch.float64)
-    return Moments(*(t.where(kept, 0.0) for t in (lse, entropy, above)))
+    return Moments(*(t.where(kept, 0.0) for t in (lse, entropy, above)), top.squeeze(1).where(kept, -1))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import _algebra, _plan, summary
 from .._plan import CLASSES, PIECE, Tiles
-from ..backends import choose, moments, pages
+from ..backends import choose, pages
 from ..summary import RowSummary
 
 STRIP = 4 << 20
@@ -217,7 +217,7 @@ def _together(found: list[RowSummary]) -> RowSummary:
 
 
 class Spread(NamedTuple):
-    """What rows tell beyond their loss, ``(N,)`` each (`backends.moments`)."""
+    """What rows tell beyond their loss, ``(N,)`` each (`row_spread` of the backends)."""
 
     own: Tensor
     """The logit of the label."""
@@ -263,13 +263,12 @@ class _Walk:
 
     def _look(self, at: slice, block: Tensor, start: int) -> None:
         peak = self.peak[at]
-        moment, above = moments.spread(block.unsqueeze(2), peak.unsqueeze(1), self.own[at].unsqueeze(1))
-        self.moment[at] += moment.squeeze(1)
-        self.above[at] += above.squeeze(1)
-        top = block.argmax(1, keepdim=True)
-        value = block.gather(1, top).squeeze(1)
-        first = (self.argmax[at] < 0) & ((value == peak) | value.isnan())
-        self.argmax[at] = (top.squeeze(1) + start).where(first, self.argmax[at])
+        numbers = peak.unsqueeze(1), self.own[at].unsqueeze(1)
+        found = choose(block.device).row_spread(block.unsqueeze(2), *numbers)
+        moment, above, first = (number.squeeze(1) for number in found)
+        self.moment[at] += moment
+        self.above[at] += above
+        self.argmax[at] = (first + start).where((self.argmax[at] < 0) & (first >= 0), self.argmax[at])
 
 
 def _pull(
@@ -318,7 +317,7 @@ def _with_by_products(
     if nll is not None:
         slope += backend.row_grad(wide, target, None, -100, peak, rest, nll, None)
     if lse is not None:
-        slope += moments.spread_grad(wide, peak, rest, mean, lse, entropy)
+        slope += backend.row_spread_grad(wide, peak, rest, mean, lse, entropy)
     return slope.mul_(_algebra.shaped_slope(products, head.softcap, head.scale, wide))
 
 

@@ -95,6 +95,20 @@ template <class T> void judge(const Problem<T> &p, const Set &set, const Result<
                 each_of_out([&](double g) { expect(g == 0, "gradient of a row without label", g, 0); });
             continue;
         }
+        if (p.kind == xent::spread) {
+            double above = 0, first = -1, moment = 0;
+            for (size_t j = 0; j < static_cast<size_t>(p.classes); j++) {
+                const double v = wide(p.x[start + j]), e = std::exp(v - p.peak[i]);
+                above += v > p.rest[i];
+                if (first < 0 && (v == p.peak[i] || v != v)) first = static_cast<double>(j);
+                moment += e != 0 ? e * (v - p.peak[i]) : 0.0;
+            }
+            expect(have.facts[3][i] == above, "classes above", have.facts[3][i], above);
+            expect(have.facts[4][i] == first, "the first class at the peak", have.facts[4][i], first);
+            if (t.finite && p.peak[i] == t.peak && t.size < largest<T> / 4)
+                expect(std::fabs(have.facts[2][i] - moment) <= 1e-11 * std::fabs(moment) + 1e-50, "moment",
+                       have.facts[2][i], moment);
+        }
         if (!p.takes_facts()) expect(same(peak, t.peak), "peak", peak, t.peak);
         if (!t.finite) continue;
         const bool far = t.size > largest<T> / 4;  // differences may overflow

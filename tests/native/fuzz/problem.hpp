@@ -19,8 +19,11 @@ template <class T> struct Problem {
 
     bool soft() const { return target_kind == xent::distribution; }
     bool labelled() const { return target_kind >= 0 && !soft(); }
-    bool takes_facts() const { return kind == xent::gradient || kind == xent::softmax_gradient; }
-    bool gives_rows() const { return kind == xent::loss ? differentiated : kind != xent::summary; }
+    bool spreads() const { return kind == xent::spread || kind == xent::spread_gradient; }
+    bool takes_facts() const { return kind == xent::gradient || kind == xent::softmax_gradient || spreads(); }
+    bool gives_rows() const {
+        return kind == xent::loss ? differentiated : kind != xent::summary && kind != xent::spread;
+    }
     // The label as it is meant, whatever its type.
     __int128 label(int64_t r) const {
         uint64_t value = 0;

@@ -72,6 +72,16 @@ def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tens
     return (_calls() if rows.numel() else reference).softmax_grad(rows, peak, rest, grad)
 
 
+def row_spread(rows: Tensor, peak: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """See `xent.backends.contract`."""
+    return (_calls() if rows.numel() else reference).row_spread(rows, peak, own)
+
+
+def row_spread_grad(rows: Tensor, peak: Tensor, rest: Tensor, mean: Tensor, lse: Tensor, entropy: Tensor) -> Tensor:
+    """See `xent.backends.contract`."""
+    return (_calls() if rows.numel() else reference).row_spread_grad(rows, peak, rest, mean, lse, entropy)
+
+
 def exact_sum(values: Tensor) -> Tensor:
     """See `xent.backends.contract`."""
     return (_calls() if values.numel() else reference).exact_sum(values)

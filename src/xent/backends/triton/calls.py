@@ -130,6 +130,27 @@ def softmax_grad(rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tens
     return out
 
 
+# -- by-products -------------------------------------------------------------------------------------
+
+
+def row_spread(rows: Tensor, peak: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """See `xent.backends.contract`. A number of classes and a class are whole, so any order will do for them."""
+    tiles, launch = programs.spread(like(rows))
+    sums = rows.new_empty((3, *peak.shape, tiles), dtype=torch.float64)
+    with on(rows.device):
+        launch(rows.device, rows, peak.contiguous(), own.to(torch.float64).contiguous(), sums)
+    first = sums[2].amin(-1)
+    return exact_sum(sums[0]), sums[1].sum(-1), first.where(first < torch.inf, -1.0).to(torch.int64)
+
+
+def row_spread_grad(rows: Tensor, peak: Tensor, rest: Tensor, mean: Tensor, lse: Tensor, entropy: Tensor) -> Tensor:
+    """See `xent.backends.contract`."""
+    out, numbers = torch.empty_like(rows), (t.contiguous() for t in (peak, rest, mean, lse, entropy))
+    with on(rows.device):
+        programs.spread_slope(like(rows), like(out))(rows.device, rows, *numbers, out)
+    return out
+
+
 # -- sums --------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import facts, sums, writes
+from . import facts, moments, sums, writes
+from .arithmetic import WIDE
 from .cut import Like, folds, kind_of, like, power, reading, writing
 from .launch import Launch
 
@@ -161,6 +162,22 @@ def slope(rows: Like, grad: Like, out: Like) -> Launch:
     )
 
 
+@lru_cache(4096)
+def spread(rows: Like) -> tuple[int, Launch]:
+    """How many tiles a row has, and the launch of `moments.spread`."""
+    c = reading(rows, WIDE.value)
+    place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows), c.parts)
+    return c.tiles, Launch(moments.spread, c.grid, place, c.warps, R=c.rows, B=c.tile, **c.layout(rows))
+
+
+@lru_cache(4096)
+def spread_slope(rows: Like, out: Like) -> Launch:
+    """Of `moments.spread_slope`."""
+    c = writing(rows, WIDE.value)
+    place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows), *c.strides(out))
+    return Launch(moments.spread_slope, c.grid, place, c.warps, R=c.rows, B=c.tile, **c.layout(rows, out))
+
+
 class Sums(NamedTuple):
     """How rows of numbers are added up."""
 
@@ -208,5 +225,5 @@ def loss(rows: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Loss:
 
 def forget() -> None:
     """Launches as they are cut now, for whoever has changed the shapes of programs."""
-    for remembered in (summary, split, gradient, softmax, slope, shrinks, total, loss):
+    for remembered in (summary, split, gradient, softmax, slope, spread, spread_slope, shrinks, total, loss):
         remembered.cache_clear()

@@ -59,7 +59,7 @@ def _facts(peak, rest, n, live):
 
 
 @triton.jit
-def _store(
+def store_tile(
     out, value, o, i, live, oo, ov, oi, V, B: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr
 ):
     oo, ov, oi, V = known(oo, CU * IU), known(ov, IU), known(oi, CU), known(V, CU)
@@ -175,7 +175,7 @@ def gradient(
         value -= hard[:, None].to(x.dtype) * a
     if MIXED or LABELS == 2:
         value = tl.where(at_peak, (lifted / (1.0 + rest))[:, None].to(x.dtype), value)
-    _store(out, value, o, i, live, oo, ov, oi, V, B, FAR, CU, IU)
+    store_tile(out, value, o, i, live, oo, ov, oi, V, B, FAR, CU, IU)
 
 
 @triton.jit(do_not_specialize=["V", "inner", "blocks", "so", "oo"])
@@ -200,7 +200,7 @@ def softmax(
     else:
         x = x.to(tl.float64 if KIND == WIDE else tl.float32)
         value = scaled_probability(x, peak, 1.0 / (1.0 + rest), KIND)
-    _store(out, value, o, i, live, oo, ov, oi, V, B, FAR, CU, IU)
+    store_tile(out, value, o, i, live, oo, ov, oi, V, B, FAR, CU, IU)
 
 
 @triton.jit(do_not_specialize=["V", "inner", "blocks", "so", "to", "oo", "tiles", "count"])
@@ -224,4 +224,4 @@ def softmax_slope(
     of_peak = added(tl.where(at_peak, g, 0.0), R, B, FOLDS)
     lifted = of_peak * (rest / (1.0 + rest)) - off
     centred = tl.where(at_peak, lifted[:, None].to(x.dtype), centred)
-    _store(out, tl.where(p != 0, p * centred, 0.0), o, i, live, oo, ov, oi, V, B, FAR, CU, IU)
+    store_tile(out, tl.where(p != 0, p * centred, 0.0), o, i, live, oo, ov, oi, V, B, FAR, CU, IU)

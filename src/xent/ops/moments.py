@@ -101,4 +101,5 @@ def _written_out(rows: Tensor, own: Tensor, kept: Tensor) -> Moments:
     lse = (wide.gather(1, top) - log_p.gather(1, top)).squeeze(1)
     entropy = -dot(softmax(wide, log=False, dtype=torch.float64), log_p).squeeze(1)
     above = (rows.detach() > own.unsqueeze(1)).sum(1).to(torch.float64)
-    return Moments(*(t.where(kept, 0.0) for t in (lse, entropy, above)), top.squeeze(1).where(kept, -1))
+    lse, entropy, above = (t.where(kept, 0.0) for t in (lse, entropy, above))
+    return Moments(lse, entropy, above, top.squeeze(1).where(kept, -1))

@@ -13,6 +13,8 @@ from xent import _algebra, backends
 from xent.backends import reference
 from xent.backends import triton as kernels
 
+from ..cases import FAMILIES
+from ..oracle import Truth, attraction, error, long
 from .test_native import DTYPES, INF, LABELS, NAN, NONE, close, hostile, labels_of, larger_term
 
 CPU = torch.device("cpu")
@@ -42,8 +44,13 @@ def budget(dtype):
     return 16.0 if dtype is torch.float64 else 3.51 if dtype is torch.float32 else 1.0
 
 
+def wide(dtype):
+    """What facts of a summary are as good as, for a loss in float32 may come of them."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def facts_close(got, want, dtype):
-    """Those of 16 bits come from the special function unit: 2**-15 for what lies 80 nats below the peak."""
+    """Those of a 16-bit result come from the special function unit: 2**-15 for what lies 80 nats below the peak."""
     relative, least = (2.0**-49, 1e-55) if dtype is torch.float64 else (2.0**-22, 1e-55)
     if dtype.itemsize == 2:
         relative, least = 2.0**-15, 1e-37
@@ -77,7 +84,7 @@ def test_facts_and_gradients_are_those_of_the_reference(classes, dtype):
     rows, labels, q, weight = problem((40, classes, 1), dtype, seed=classes)
     for target, w, mixed in itertools.product((labels, q), (None, weight), (False, True)):
         facts = reference.row_summary(rows, target, w, NONE, mixed)
-        facts_close(kernels.row_summary(rows, target, w, NONE, mixed), facts, dtype)
+        facts_close(kernels.row_summary(rows, target, w, NONE, mixed), facts, wide(dtype))
         hard = torch.full_like(facts.peak, 1.0)
         smooth = torch.full_like(hard, 0.1 / classes) if mixed else None
         args = (rows, target, w, NONE, facts.peak, facts.rest, hard, smooth)
@@ -246,7 +253,7 @@ def test_masks_of_every_width_and_peaks_at_every_place():
         rows[5, :65] = 65504.0
         labels = torch.tensor([[0], [199], [64], [64], [199], [64]])
         facts = reference.row_summary(rows, labels, None, NONE, False)
-        facts_close(kernels.row_summary(rows, labels, None, NONE, False), facts, dtype)
+        facts_close(kernels.row_summary(rows, labels, None, NONE, False), facts, wide(dtype))
         args = (rows, labels, None, NONE, facts.peak, facts.rest, torch.ones_like(facts.peak), None)
         close(kernels.row_grad(*args), reference.row_grad(*args), budget(dtype))
 
@@ -279,3 +286,19 @@ def test_no_import_of_triton_without_need():
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert out.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("how", ["autocast", "dtype"])
+def test_a_float32_loss_of_16_bit_logits_has_its_digits(family, how):
+    """The special function unit is good to 2**-15 of exp at 80 nats, which bfloat16 does not see and float32 does."""
+    logits, labels = FAMILIES[family](6, 130, torch.Generator().manual_seed(1))
+    logits = logits.bfloat16()
+    truth = Truth(long(logits), attraction(labels, 130))
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        dtype = torch.float32 if how == "dtype" else None
+        losses = xent.cross_entropy(logits, labels, reduction="none", dtype=dtype)
+        mean = xent.cross_entropy(logits, labels, dtype=dtype)
+    assert losses.dtype is mean.dtype is torch.float32
+    assert error(losses, truth.loss) <= 4
+    assert error(mean.reshape(1), truth.loss.mean(keepdims=True)) <= 4

@@ -57,7 +57,8 @@ def row_summary(
     """See `xent.backends.contract`."""
     target = _looked_at(target, rows.shape[1], ignore_index)
     weight, weight_sum = _weights(class_weight, mixed)
-    plan = programs.summary(like(rows), programs.asked(target, weight, ignore_index, mixed), torch.float64)
+    asked = programs.asked(target, weight, ignore_index, mixed)
+    plan = programs.summary(like(rows), asked, torch.float32, torch.float64)  # whoever asks may want a float32 loss
     out = [_numbers(rows)[0] for _ in range(5)]  # not parts of one: what an op returns may not overlap
     with on(rows.device):
         _find(plan, rows, target, weight, weight_sum, into=tuple(out))
@@ -113,7 +114,7 @@ def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor
         rows = rows.to(dtype)  # exact
     out = torch.empty_like(rows, dtype=dtype)
     peak, rest = _numbers(rows)[0], _numbers(rows)[0]
-    plan = programs.summary(like(rows), programs.asked(None, None, -100, False), None)
+    plan = programs.summary(like(rows), programs.asked(None, None, -100, False), dtype)
     with on(rows.device):
         _find(plan, rows, rows, None, None, into=(peak, rest, None, None, None))
         programs.softmax(like(rows), like(out), log)(rows.device, rows, peak, rest, out)
@@ -194,7 +195,7 @@ def loss(
     if reduction == "none":
         losses = peak.new_empty(peak.shape, dtype=dtype)
         with on(device):
-            facts = programs.summary(like(rows), asked, dtype)
+            facts = programs.summary(like(rows), asked, dtype, dtype)
             _find(facts, rows, target, weight, weight_sum, into=(peak, rest, losses, mass, None))
         return losses, _one(device), peak, rest
     plan = programs.loss(like(rows), asked, reduction == "mean", dtype)

@@ -72,9 +72,10 @@ class Facts(NamedTuple):
 
 
 @lru_cache(4096)
-def summary(rows: Like, asked: Asked, out: torch.dtype | None) -> Facts:
-    """Of `facts.summary` and `facts.merge`; `out` is the dtype of the losses, which Triton's code depends on."""
-    kind = kind_of(rows.shape[1], rows.dtype, asked.target, asked.weight)
+def summary(rows: Like, asked: Asked, good: torch.dtype, out: torch.dtype | None = None) -> Facts:
+    """Of `facts.summary` and `facts.merge`, the numbers as exact as a loss in `good` needs them; `out` is the dtype that
+    losses are written in, which Triton's code depends on."""
+    kind = kind_of(rows.shape[1], rows.dtype, good, asked.target, asked.weight)
     c, choice = reading(rows, kind), asked.choice() | {"UNSIGNED": asked.target is torch.uint64}
     place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows))
     tensors = (rows,) if asked.soft is None else (rows, asked.soft)
@@ -220,7 +221,7 @@ def loss(rows: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Loss:
     plan = shrinks(2, count, count)
     numbers, counted = (plan.left, plan.stride, count), asked.soft is not None
     reduce = Launch(sums.reduce, (1, 1), numbers, 4, B=power(plan.left), MEAN=mean, COUNTED=counted)
-    return Loss(summary(rows, asked, torch.float64), plan, reduce)
+    return Loss(summary(rows, asked, dtype, torch.float64), plan, reduce)
 
 
 def forget() -> None:

@@ -11,7 +11,7 @@ from xent.backends import reference
 from xent.backends import triton as kernels
 
 from ..backends.test_native import DTYPES, NONE, close, larger_term
-from ..backends.test_triton import budget, facts_close, losses_and_gradient, problem, same, wide
+from ..backends.test_triton import budget, facts_close, losses_and_gradient, problem, same
 from ..cases import FAMILIES
 from ..oracle import Truth, attraction, error, long
 from ..test_accuracy import PROMISED, ROUNDED, _teacher, _weight
@@ -38,7 +38,7 @@ def test_facts_and_gradients_are_those_of_the_reference(classes, dtype):
     for target, w, mixed in itertools.product((labels, q), (None, weight), (False, True)):
         facts = reference.row_summary(rows, target, w, NONE, mixed)
         facts_close(
-            [f.cpu() for f in kernels.row_summary(rows, target, w, NONE, mixed)], [f.cpu() for f in facts], wide(dtype)
+            [f.cpu() for f in kernels.row_summary(rows, target, w, NONE, mixed)], [f.cpu() for f in facts], dtype
         )
         hard = torch.full_like(facts.peak, 1.0)
         smooth = torch.full_like(hard, 0.1 / classes) if mixed else None

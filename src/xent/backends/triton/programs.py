@@ -73,8 +73,8 @@ class Facts(NamedTuple):
 
 @lru_cache(4096)
 def summary(rows: Like, asked: Asked, good: torch.dtype, out: torch.dtype | None = None) -> Facts:
-    """Of `facts.summary` and `facts.merge`, the numbers as exact as a loss in `good` needs them; `out` is the dtype that
-    losses are written in, which Triton's code depends on."""
+    """Of `facts.summary` and `facts.merge`, the numbers as exact as a loss in `good` needs them; `out` is the dtype
+    that losses are written in, which Triton's code depends on."""
     kind = kind_of(rows.shape[1], rows.dtype, good, asked.target, asked.weight)
     c, choice = reading(rows, kind), asked.choice() | {"UNSIGNED": asked.target is torch.uint64}
     place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows))

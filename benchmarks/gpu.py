@@ -136,7 +136,7 @@ def one(case, implementations: dict, compiled: bool, graphs: bool) -> dict:
 
 
 SHAPES = [
-    *((tile, elements, share) for tile in (2048, 4096, 8192) for elements in (512, 1024, 2048) for share in (16, 32)),
+    *((tile, elements, share) for tile in (2048, 4096, 8192) for elements in (512, 1024, 2048) for share in (32, 64)),
 ]
 """Classes, elements of a program with several rows, elements a thread."""
 

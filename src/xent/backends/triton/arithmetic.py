@@ -92,6 +92,25 @@ def exp2_unit(t):
 
 
 @triton.jit
+def widened(x, KIND: tl.constexpr):
+    """In float32, or in float64. Of a pair of bfloat16 numbers the upper one costs an `and`; the compiler takes it out
+    and shifts it back."""
+    if KIND == WIDE:
+        return x.to(tl.float64)
+    elif _PTX and x.dtype == tl.bfloat16:
+        return tl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;",
+            "=r,=r,r",
+            [x],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=2,
+        )
+    else:
+        return x.to(tl.float32)
+
+
+@triton.jit
 def scaled_exp(x, base, floor, scale, KIND: tl.constexpr):
     """``exp(x - base) 2**-scale`` of float32 numbers, `scale` a whole number.
 
@@ -151,22 +170,25 @@ def added(x, R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr):
 
 
 @triton.jit
-def but_one_peak(e, R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr):
-    """Largest of B numbers, and the sum of the others in float64."""
-    top, rest = e, tl.zeros_like(e)
+def but_one_peak(e, peak, R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr):
+    """The sum in float64 of B numbers but those that are `peak`, the largest, and how many of these there are but one.
+    Neighbours that both are `peak` stand in the sum, which is at least one then."""
+    top, rest = e, e
     for level in tl.static_range(FOLDS):
         t0, t1 = tl.split(tl.reshape(top, [R, B >> (level + 1), 2]))
-        r0, r1 = tl.split(tl.reshape(rest, [R, B >> (level + 1), 2]))
-        rest = (r0 + r1) + tl.minimum(t0, t1, propagate_nan=tl.PropagateNan.ALL)
+        smaller = tl.minimum(t0, t1, propagate_nan=tl.PropagateNan.ALL)
+        if level == 0:
+            rest = smaller
+        else:
+            r0, r1 = tl.split(tl.reshape(rest, [R, B >> (level + 1), 2]))
+            rest = (r0 + r1) + smaller
         top = tl.maximum(t0, t1, propagate_nan=tl.PropagateNan.ALL)
     LANES: tl.constexpr = B >> FOLDS
-    if LANES == 1:
-        largest, others = tl.reshape(top, [R]), tl.reshape(rest, [R]).to(tl.float64)
-    else:
-        largest, at = tl.max(tl.where(top == top, top, 0.0), 1, return_indices=True)  # a nan is in `rest` by now
-        lane = tl.arange(0, LANES)[None, :]
-        others = _lanes(rest + tl.where(lane == at[:, None], 0.0, top), R, LANES)
-    return largest, others
+    here = top == peak[:, None]
+    below = tl.where(here, 0.0, top)
+    if FOLDS > 0:
+        below = rest + below
+    return _lanes(below, R, LANES), tl.maximum(tl.sum(here.to(tl.int32), 1) - 1, 0).to(tl.float64)
 
 
 @triton.jit

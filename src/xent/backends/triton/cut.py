@@ -49,7 +49,7 @@ class Shape(NamedTuple):
     """Elements a thread."""
 
 
-READ = {WIDE.value: Shape(1024, 1024, 16), SINGLE.value: Shape(4096, 1024, 32), HALF.value: Shape(2048, 1024, 32)}
+READ = {WIDE.value: Shape(1024, 1024, 16), SINGLE.value: Shape(2048, 1024, 64), HALF.value: Shape(2048, 1024, 64)}
 """For facts. `docs/design/gpu.md` has the measurement behind each line."""
 WRITE = {WIDE.value: Shape(1024, 1024, 16), SINGLE.value: Shape(4096, 1024, 32), HALF.value: Shape(2048, 1024, 32)}
 """For gradients and softmax."""

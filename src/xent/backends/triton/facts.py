@@ -26,6 +26,7 @@ from .arithmetic import (
     scale_of,
     scaled_exp,
     size_of_peak,
+    widened,
 )
 
 _INFINITY = tl.constexpr(float("inf"))
@@ -78,15 +79,17 @@ def rest_of(x, peak, R: tl.constexpr, B: tl.constexpr, KIND: tl.constexpr, FOLDS
     """``sum exp(x - peak)`` without one occurrence of the peak; 0 for nothing but masks, nan where nan or inf is."""
     if KIND == WIDE:
         safe = tl.where(peak == -_INFINITY, 0.0, peak)
-        largest, rest = but_one_peak(exp_wide(x, safe[:, None]), R, B, FOLDS)
+        rest, more = but_one_peak(exp_wide(x, safe[:, None]), tl.zeros_like(peak) + 1.0, R, B, FOLDS)
     else:
         base = pivot(peak)
         scale = scale_of(peak, base, LIFT_HALF if KIND == HALF else LIFT, KIND)
-        e = scaled_exp(x, base[:, None], deepest(peak, base)[:, None], scale[:, None], KIND)
-        largest, rest = but_one_peak(e, R, B, FOLDS)
+        floor = deepest(peak, base)
+        top = scaled_exp(peak, base, floor, scale, KIND)  # the very bits of the classes at the peak
+        e = scaled_exp(x, base[:, None], floor[:, None], scale[:, None], KIND)
+        rest, more = but_one_peak(e, top, R, B, FOLDS)
         rest = rest / size_of_peak(near_peak(peak, base), scale, KIND)
-    rest = tl.where(peak == -_INFINITY, tl.where(rest == rest, 0.0, rest), rest)
-    return tl.where((largest == largest) & (peak != _INFINITY), rest, float("nan"))
+    rest = tl.where(peak == -_INFINITY, tl.where(rest == rest, 0.0, rest), rest + more)
+    return tl.where(peak != _INFINITY, rest, float("nan"))
 
 
 @triton.jit
@@ -153,7 +156,7 @@ def summary(
     """Facts of R rows from a tile of B classes. LABELS: 0 no target, 1 labels, 2 a distribution."""
     o, i, live, n = place(inner, blocks, R, IU)
     x = load_tile(rows, o, i, live, so, sv, si, V, B, FAR, CU, IU, -_INFINITY)
-    x = x.to(tl.float64 if KIND == WIDE else tl.float32)
+    x = widened(x, KIND)
     peak = tl.max(x, 1)
     rest = rest_of(x, peak, R, B, KIND, FOLDS)
     wide = peak.to(tl.float64)
@@ -212,8 +215,8 @@ def merge(
     peak = tl.max(peaks, 1)
     safe = tl.where(peak == -_INFINITY, 0.0, peak)[:, None]
     e = exp_wide(peaks, safe)
-    _, ones = but_one_peak(e, R, T, 0)
-    rest = ones + added(tl.where(rests != 0, rests * e, 0.0), R, T, 0)
+    ones, more = but_one_peak(e, tl.zeros_like(peak) + 1.0, R, T, 0)
+    rest = (ones + more) + added(tl.where(rests != 0, rests * e, 0.0), R, T, 0)
     drop, _ = distance(peaks, safe)
     mass = tl.zeros_like(peak)
     picked, mix = mass, mass

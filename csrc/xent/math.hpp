@@ -35,7 +35,7 @@ template <class V> constexpr double deepest = sizeof(typename V::Real) < 8 ? -13
 // Tang's method (Table-driven implementation of the exponential function, 1989): d is k/16 ln 2 and a remainder of
 // 0.022 at most, whose exp is a cubic, minimax but for its last term; 2**(k/16) comes from two tables, as a float and
 // what that lacks, relative to it. `sum` is k/16 on top of a magic number, n is k/16, r the remainder. 0.57 ulp.
-XENT_INLINE F16 exp_lifted(F16 d, F16 low) {
+template <bool carried> XENT_INLINE F16 exp_lifted(F16 d, F16 low) {
     alignas(64) static const float powers[16] = {
         0x1.000000p64f, 0x1.0b5586p64f, 0x1.172b84p64f, 0x1.2387a6p64f, 0x1.306fe0p64f, 0x1.3dea64p64f,
         0x1.4bfdaep64f, 0x1.5ab07ep64f, 0x1.6a09e6p64f, 0x1.7a1148p64f, 0x1.8ace54p64f, 0x1.9c4918p64f,
@@ -48,7 +48,8 @@ XENT_INLINE F16 exp_lifted(F16 d, F16 low) {
     decltype(equal(d, d)) above;
     d = from(F16::of(static_cast<float>(deepest<F16>)), d, &above);
     const F16 sum = fma(d, F16::of(1.44269504088896341f), magic), n = sum - magic;
-    F16 r = fma(n, F16::of(-0.693359375f), d) + fma(n, F16::of(2.12194440e-4f), low);
+    F16 r = fma(n, F16::of(-0.693359375f), d);
+    r = carried ? r + fma(n, F16::of(2.12194440e-4f), low) : fma(n, F16::of(2.12194440e-4f), r);
     const F16 power = lookup(F16::load(powers), sum), short_of = lookup(F16::load(lacking), sum);
     const F16 half = fma(r, F16::of(1.66666672e-1f), F16::of(0.500016212f));
     r = fma(r * r, half, r + short_of);
@@ -79,7 +80,7 @@ XENT_INLINE D8 exp_times(D8 d, D8 low, D8 factor) {
     // the factor goes in before the scale, so that a product in the normal range does not pass through a subnormal exp
     return scaled(above, p * factor, sum, n);
 }
-XENT_INLINE D8 exp_lifted(D8 d, D8 low) { return exp_times(d, low, D8::of(1)); }
+template <bool carried> XENT_INLINE D8 exp_lifted(D8 d, D8 low) { return exp_times(d, low, D8::of(1)); }
 
 // log(1 + r) for r >= 0: 1 + r = 2**k (1 + f), and log(1 + f) = f - f**2/2 + s (f**2/2 + R(s**2)) with s = f / (2 + f),
 // as in fdlibm. k = 0 leaves r as it is, so a tiny r keeps its digits. `exact`: to 1.4 ulp of double, otherwise to 2**-34.
@@ -137,7 +138,7 @@ template <class V, bool carried> struct Exponential {
     XENT_INLINE V operator()(V x) const {
         V low;
         const V d = distance(x, &low);
-        return exp_lifted(d, low);
+        return exp_lifted<carried>(d, low);
     }
 };
 

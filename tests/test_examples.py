@@ -43,6 +43,7 @@ def test_digits_trains_compares_and_explains(run):
     assert "the same number by every route" in out
 
 
+@pytest.mark.long  # half a minute
 def test_a_language_model_learns_the_same_without_logits(run):
     out = run("language_model.py", "--steps", "2", "--width", "16", "--rows", "256", "--pieces", "8000")
     assert "8,000 word pieces" in out

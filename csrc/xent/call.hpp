@@ -20,10 +20,11 @@ struct View {
 
 // Filled from Python as a row of 64-bit numbers, in this order.
 //
-// `masses` adds up the weights of the labels. `loss` gives ours * hard + theirs * smooth of each row (docs/design/numerics.md) and its sum, and where there is an
-// `out`, the gradient of that sum times *hard (*smooth for the second term) in the same pass. `spread` takes a logit a row in the
-// place of `rest` and gives a moment, a number of classes and a class in those of `picked`, `mass` and `mix`;
-// `spread_gradient` takes the mean in the place of `picked`, and the factors of lse and entropy in those of `hard` and `smooth`.
+// `masses` adds up the weights of the labels. `loss` gives ours * hard + theirs * smooth of each row
+// (docs/design/numerics.md) and its sum, and where there is an `out`, the gradient of that sum times *hard (*smooth for
+// the second term) in the same pass. `spread` takes a logit a row in the place of `rest`, and gives a moment, a number of
+// classes and a class in those of `picked`, `mass` and `mix`; `spread_gradient` takes the mean in the place of `picked`,
+// and the factors of lse and entropy in those of `hard` and `smooth`.
 struct Call {
     int64_t kind, type, outer, classes, inner;
     View rows;
@@ -68,7 +69,7 @@ using Run = decltype(Set::run);
 // number a row for all of a group at once (beside.hpp); with more, a row is for itself (rows.hpp).
 constexpr int64_t few = 24, some = 4096;
 constexpr int64_t group = 16;
-// A row is for itself there, too, however few its classes.
+// For these kinds a row is for itself however few its classes.
 inline bool spreads(const Call &call) { return call.kind == spread || call.kind == spread_gradient; }
 inline int64_t unit_of(const Call &call) { return call.classes > some && call.rows.classes == 1 ? 1 : group; }
 // Rows of more classes are surveyed in parts, each for itself; where labels ask and nothing else, threads share a row.
@@ -76,8 +77,8 @@ constexpr int64_t part = 1 << 16;
 inline int64_t parts_of(const Call &call) { return (call.classes + part - 1) / part; }
 inline bool shared(const Call &call) {
     const bool plain = call.kind == softmax || call.kind == log_softmax ||
-                       (call.kind != softmax_gradient && call.kind != masses && !spreads(call) && call.target_kind != distribution &&
-                        !call.mixed && !call.smooth);
+                       (call.kind != softmax_gradient && call.kind != masses && !spreads(call) &&
+                        call.target_kind != distribution && !call.mixed && !call.smooth);
     const bool apart = call.out.data != call.rows.data;  // in place, one thread would overwrite what another reads
     return plain && apart && call.classes > 2 * part && call.rows.classes == 1 && (!call.out.data || call.out.classes == 1);
 }

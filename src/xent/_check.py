@@ -93,8 +93,8 @@ def token_weight(value: Any, shape: torch.Size, input: Tensor) -> None:
     same_device(input, value, "token_weight")
 
 
-def num_items(value: Any, reduction: str) -> Tensor | None:
-    """A number that is at least 0, in float64; it takes the place of a mean's divisor."""
+def num_items(value: Any, reduction: str) -> float | Tensor | None:
+    """A number that is at least 0, or a float64 tensor of one; it takes the place of a mean's divisor."""
     if value is None:
         return None
     if reduction != "mean":
@@ -109,7 +109,7 @@ def num_items(value: Any, reduction: str) -> Tensor | None:
         raise ArgumentError(f"num_items must be a number or a tensor of one, got {type(value).__name__} ({value!r}).")
     if not 0.0 <= float(value) < math.inf:
         raise OptionError(f"num_items is {value}; expected how many rows the mean is over, in all batches that add up.")
-    return torch.tensor(float(value), dtype=torch.float64)
+    return float(value)
 
 
 def places(value: Any) -> int:

@@ -16,8 +16,8 @@ class Sums:
     reduction: str
     token_weight: Tensor | None = None
     """A factor of each row, in the shape of the labels."""
-    num_items: Tensor | None = None
-    """What a mean divides by in place of the weight of its rows; float64."""
+    num_items: float | Tensor | None = None
+    """What a mean divides by in place of the weight of its rows; a tensor is float64."""
     all_ignored: float = math.nan
     """A mean over nothing."""
     dtype: torch.dtype | None = None

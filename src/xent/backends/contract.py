@@ -8,7 +8,7 @@ A backend keeps these promises, and `tests/backends` holds it to them:
 
 * the numbers of `docs/design/numerics.md`, as `reference` gives them;
 * the same bits for any number of threads, for a row alone or in a batch, for any strides;
-* a label that is not a class raises TargetError; a zero factor or attraction leaves its term out;
+* a label that is not a class raises TargetError, at once or, on a GPU, later; a zero factor or attraction leaves its term out;
 * nothing is written but what is returned, and `out`.
 """
 
@@ -18,6 +18,10 @@ import torch
 from torch import Tensor
 
 from ..summary import RowSummary
+
+
+IGNORED, NO_CLASS = -1, -2
+"""What `labels` has in place of a class."""
 
 
 class Backend(Protocol):
@@ -69,6 +73,10 @@ class Backend(Protocol):
     ) -> Tensor:
         """``p_j (lse - entropy (x_j - peak - mean))``, in the dtype of the rows: the gradient of the log-sum-exp and of
         the entropy with these factors, where ``mean = sum p_j (x_j - peak)``; 0 in a row whose factors are 0."""
+        ...
+
+    def labels(self, target: Tensor, classes: int, ignore_index: int) -> Tensor:
+        """Labels of any integer dtype as int64 classes: `IGNORED` where one is, `NO_CLASS` where the error comes later."""
         ...
 
     def softmax_grad(self, rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:

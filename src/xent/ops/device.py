@@ -87,7 +87,7 @@ class _Loss(Function):
             share = (share.to(torch.float64) / divisor).where(divisor != 0, 0.0).expand(peak.shape)
             gradient = row_grad(*call, ours * share, theirs * share if theirs else None)
         else:
-            gradient = triton.step(*call, share, None, divisor, factors)
+            gradient = triton.step(*call, share, None, None, divisor, factors)
         return gradient.reshape(input.shape), None
 
 

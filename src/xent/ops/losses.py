@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import _algebra
 from .._plan import LinearPlan, Plan, Shaping
+from ..backends.contract import NO_CLASS
 from . import moments
 from .autograd import row_terms
 from .rules import times, total
@@ -123,7 +124,8 @@ def nll(plan: Plan) -> Tensor:
     if plan.class_weight is not None:
         mass = plan.class_weight.to(torch.float64)[at].where(kept, 0.0)
     log_p = plan.rows.gather(1, at.unsqueeze(1)).squeeze(1).to(torch.float64)
-    return _reduce(-times(mass, log_p), mass, plan)
+    losses = (-times(mass, log_p)).where(index != NO_CLASS, torch.nan)
+    return _reduce(losses, mass, plan)
 
 
 def _reduce(losses: Tensor, mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
@@ -149,13 +151,14 @@ def token_weight(plan: Plan | LinearPlan, shape: torch.Size) -> Tensor | None:
 
 def divisor(mass: Tensor, token: Tensor | None, plan: Plan | LinearPlan) -> Tensor:
     """What a mean divides by."""
-    if plan.sums.num_items is not None:
-        return plan.sums.num_items.to(mass.device)
+    items = plan.sums.num_items
+    if items is not None:
+        return items.to(mass.device) if isinstance(items, Tensor) else mass.new_full((), items)
     if token is not None:
         mass = token if plan.soft else times(mass, token)
         return total(mass.reshape(mass.numel()))
     if plan.soft:
-        return mass.new_tensor(mass.numel() if plan.classes else 0)
+        return mass.new_full((), mass.numel() if plan.classes else 0)
     if plan.class_weight is None:
         return mass.sum()  # of ones and zeros: exact in any order up to 2**53 rows
     return total(mass.reshape(mass.numel()))

@@ -57,9 +57,7 @@ def row_grad(
 ) -> Tensor:
     """See `xent.backends.contract`."""
     home = _calls() if rows.numel() else reference
-    made = home.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth)
-    # not written in place: a program reads the label's logit, which may lie in the tile of another one
-    return made if out is None else out.copy_(made)
+    return home.row_grad(rows, target, class_weight, ignore_index, peak, rest, hard, smooth, out)
 
 
 def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,6 +78,11 @@ def row_spread(rows: Tensor, peak: Tensor, own: Tensor) -> tuple[Tensor, Tensor,
 def row_spread_grad(rows: Tensor, peak: Tensor, rest: Tensor, mean: Tensor, lse: Tensor, entropy: Tensor) -> Tensor:
     """See `xent.backends.contract`."""
     return (_calls() if rows.numel() else reference).row_spread_grad(rows, peak, rest, mean, lse, entropy)
+
+
+def labels(target: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """See `xent.backends.contract`."""
+    return (_calls() if target.numel() else reference).labels(target, classes, ignore_index)
 
 
 def exact_sum(values: Tensor) -> Tensor:

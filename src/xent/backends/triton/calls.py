@@ -41,6 +41,18 @@ def _looked_at(target: Tensor, classes: int, ignore_index: int) -> Tensor:
     return target.contiguous()
 
 
+def labels(target: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """See `xent.backends.contract`."""
+    if flags.eager(target.device):
+        return _check.labels(target, classes, ignore_index)
+    flags.look(target.device)
+    out = torch.empty(target.shape, dtype=torch.int64, device=target.device)
+    with on(target.device):
+        launch = programs.labels(target.dtype, target.numel(), classes, ignore_index)
+        launch(target.device, target.contiguous(), flags.board(target.device), out)
+    return out
+
+
 def _find(plan: programs.Facts, rows: Tensor, *given: Tensor | None, into: tuple[Tensor | None, ...]) -> None:
     """The facts that `plan` finds for target, class weights and their sum: peak, rest, picked, mass, mix."""
     device = rows.device
@@ -85,24 +97,34 @@ def row_grad(
     rest: Tensor,
     hard: Tensor,
     smooth: Tensor | None,
+    out: Tensor | None = None,
     divisor: Tensor | None = None,
     factors: tuple[float, float] | None = None,
 ) -> Tensor:
     """See `xent.backends.contract`. With `factors`, `hard` is what comes from upstream, of any float dtype."""
-    out = torch.empty_like(rows)
     mixed = smooth is not None if factors is None else factors[1] != 0
     weight, weight_sum = _weights(class_weight, mixed)
     soft = target.is_floating_point()
-    target = target if soft else target.contiguous()
+    own = None
+    if not soft:
+        target = target.contiguous()
+        own = None if out is None else _own(rows, target)
+    out = torch.empty_like(rows) if out is None else out
     peak, rest = peak.contiguous(), rest.contiguous()
     if smooth is not None and smooth.stride() != hard.stride():
         hard, smooth = hard.contiguous(), smooth.contiguous()
     asked = programs.asked(target, weight, ignore_index, mixed, factors)
-    launch = programs.gradient(like(rows), like(out), asked, hard.stride(), hard.dtype)
+    launch = programs.gradient(like(rows), like(out), asked, hard.stride(), hard.dtype, own is not None)
     with on(rows.device):
         halves = _halves(rows, target, weight, peak, rest, False) if soft else None
-        launch(rows.device, rows, target, weight, weight_sum, peak, rest, halves, hard, smooth, divisor, out)
+        launch(rows.device, rows, target, weight, weight_sum, peak, rest, own, halves, hard, smooth, divisor, out)
     return out
+
+
+def _own(rows: Tensor, target: Tensor) -> Tensor:
+    """The logits of the labels, as numbers a row. Any will do for a label that is no class."""
+    at = target.to(torch.int64).clamp(0, rows.shape[1] - 1).reshape(rows.shape[0], 1, rows.shape[2])
+    return rows.gather(1, at)
 
 
 # -- softmax -----------------------------------------------------------------------------------------

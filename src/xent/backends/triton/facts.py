@@ -28,6 +28,7 @@ from .arithmetic import (
     size_of_peak,
     widened,
 )
+from .targets import asked_class, note
 
 _INFINITY = tl.constexpr(float("inf"))
 
@@ -100,24 +101,14 @@ def settle(
     LABELS: tl.constexpr, UNSIGNED: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr, LOSS: tl.constexpr,
 ):  # fmt: skip
     """What the label says, and the facts into place; with LOSS the loss of the row where `picked` would be."""
-    kept = live
     rest = tl.where(tl.abs(peak) < _INFINITY, rest, float("nan"))
     peak = tl.where((rest == rest) | (tl.abs(peak) == _INFINITY), peak, float("nan"))
     picked = tl.where((rest == rest) | (picked == 0), picked, float("nan"))
     mix = tl.where((rest == rest) | (mix == 0), mix, float("nan"))
     if LABELS == 1:
-        label = tl.load(target + n, mask=live, other=0)
-        index = label.to(tl.int64)
-        kept = live & (index != ignore_index)
-        if UNSIGNED:  # beyond 2**63 - 1 the conversion wraps
-            kept = kept | (live & (index < 0))
-        right = kept & (index >= 0) & (index < V)
+        index, kept, right = asked_class(target, n, live, ignore_index, V, UNSIGNED)
         wrong = kept & (right == 0)
-        slot = flags + (n % 64) * 3
-        tl.store(slot + 1, index, mask=wrong)
-        tl.store(slot + 2, tl.zeros_like(index) + V, mask=wrong)
-        tl.store(slot, n + 1, mask=wrong)
-        tl.store(flags + 192 + 0 * n, n + 1, mask=wrong)
+        note(flags, n, index, wrong, V)
         at = tl.where(right, index, 0)
         logit = tl.load(rows + o * so + i * si + at * sv, mask=right, other=0.0).to(tl.float64)
         mass = tl.where(right, 1.0, 0.0).to(tl.float64)

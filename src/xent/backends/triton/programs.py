@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import facts, moments, sums, writes
+from . import facts, moments, sums, targets, writes
 from .arithmetic import WIDE
 from .cut import Like, folds, kind_of, like, power, reading, writing
 from .launch import Launch
@@ -113,8 +113,11 @@ def split(rows: Like, other: Like, weight: torch.dtype | None, moment: bool) -> 
 
 
 @lru_cache(4096)
-def gradient(rows: Like, out: Like, asked: Asked, hard: tuple[int, ...], upstream: torch.dtype) -> Launch:
-    """Of `writes.gradient`, for an upstream number a row of these strides and this dtype, or one number."""
+def gradient(
+    rows: Like, out: Like, asked: Asked, hard: tuple[int, ...], upstream: torch.dtype, own: bool = False
+) -> Launch:
+    """Of `writes.gradient`, for an upstream number a row of these strides and this dtype, or one number; `own`: the
+    logits of the labels are given."""
     kind = kind_of(rows.shape[1], rows.dtype, asked.target, asked.weight)
     c = writing(rows, kind)
     place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows), *c.strides(asked.soft), *c.strides(out))
@@ -129,6 +132,7 @@ def gradient(rows: Like, out: Like, asked: Asked, hard: tuple[int, ...], upstrea
         B=c.tile,
         FOLDS=folds(kind, c.tile),
         T=power(c.tiles),
+        OWN=own,
         **c.layout(*tensors),
         **asked.choice(),
     )
@@ -179,6 +183,13 @@ def spread_slope(rows: Like, out: Like) -> Launch:
     return Launch(moments.spread_slope, c.grid, place, c.warps, R=c.rows, B=c.tile, **c.layout(rows, out))
 
 
+@lru_cache(4096)
+def labels(dtype: torch.dtype, count: int, classes: int, ignore_index: int) -> Launch:
+    """Of `targets.labels`, for so many of them."""
+    numbers, unsigned = (ignore_index, classes, count), dtype is torch.uint64
+    return Launch(targets.labels, (-(-count // 1024), 1), numbers, 4, UNSIGNED=unsigned, B=1024)
+
+
 class Sums(NamedTuple):
     """How rows of numbers are added up."""
 
@@ -226,5 +237,5 @@ def loss(rows: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Loss:
 
 def forget() -> None:
     """Launches as they are cut now, for whoever has changed the shapes of programs."""
-    for remembered in (summary, split, gradient, softmax, slope, spread, spread_slope, shrinks, total, loss):
+    for remembered in (summary, split, gradient, softmax, slope, spread, spread_slope, labels, shrinks, total, loss):
         remembered.cache_clear()

@@ -24,6 +24,7 @@ from .arithmetic import (
     size_of_peak,
 )
 from .facts import classes_of, known, load_tile, load_weight, place
+from .targets import asked_class
 
 _INFINITY = tl.constexpr(float("inf"))
 
@@ -108,13 +109,14 @@ def _halves(sums, n, live, tiles, count, R: tl.constexpr, T: tl.constexpr):
     ]
 )  # fmt: skip
 def gradient(
-    rows, target, weight, weight_sum, peak_at, rest_at, sums, hard_at, smooth_at, divisor_at, out,
+    rows, target, weight, weight_sum, peak_at, rest_at, own_at, sums, hard_at, smooth_at, divisor_at, out,
     ignore_index, ours, theirs, V, inner, blocks, so, sv, si, to, tv, ti, oo, ov, oi, ho, hi, tiles, count,
     KIND: tl.constexpr, LABELS: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr, LOSS: tl.constexpr,
-    FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, R: tl.constexpr, B: tl.constexpr, FOLDS: tl.constexpr,
-    T: tl.constexpr,
+    OWN: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+    FOLDS: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """``hard (mass p - a) + smooth (sum(w) p - w)``. With LOSS the two factors come from one upstream number a row."""
+    """``hard (mass p - a) + smooth (sum(w) p - w)``. With LOSS the two factors come from one upstream number a row. With
+    OWN the logits of the labels come beside the rows, over which another program may have written."""
     o, i, live, n = place(inner, blocks, R, IU)
     x = load_tile(rows, o, i, live, so, sv, si, V, B, FAR, CU, IU, -_INFINITY)
     peak, rest = _facts(peak_at, rest_at, n, live)
@@ -127,11 +129,10 @@ def gradient(
     elif MIXED:
         smooth = tl.load(smooth_at + o * ho + i * hi, mask=live, other=0.0)
     if LABELS == 1:
-        label = tl.load(target + n, mask=live, other=0)
-        index = label.to(tl.int64)
-        right = live & (index != ignore_index) & (index >= 0) & (index < V)
+        index, _, right = asked_class(target, n, live, ignore_index, V, False)
         at = tl.where(right, index, 0)
-        logit = tl.load(rows + o * so + i * si + at * sv, mask=right, other=0.0).to(tl.float64)
+        spot = own_at + n if OWN else rows + o * so + i * si + at * sv
+        logit = tl.load(spot, mask=right, other=0.0).to(tl.float64)
         mass = tl.where(right, 1.0, 0.0).to(tl.float64)
         if WEIGHTED:
             mass = tl.load(weight + at, mask=right, other=0.0).to(tl.float64)

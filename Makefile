@@ -24,6 +24,7 @@ test-gpu:
 
 bench-gpu:
 	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu_linear.py
 
 sanitize: $(READY)
 	$(BIN)/python -m pytest -rs tests/native/test_kernels.py::test_no_kernel_leaves_its_buffers

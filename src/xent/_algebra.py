@@ -93,7 +93,7 @@ def _sum_by_limbs(values: Tensor, block: int = 1 << 20) -> Tensor:
     bits = 62 - count.bit_length()  # count values of this many bits add up in int64
     _, exponent = torch.frexp(largest.where(largest.isfinite(), 1.0))
     up = bits - exponent.to(torch.int64)
-    halves = _power_of_two(up // 2), _power_of_two(up - up // 2)  # 2**1100 is no float64, its halves are
+    halves = power_of_two(up // 2), power_of_two(up - up // 2)  # 2**1100 is no float64, its halves are
     limbs = [values.new_zeros(values.shape[:-1], dtype=torch.int64) for _ in range(-(-110 // bits))]
     for part in values.split(block, -1) if count else ():
         part = part * halves[0].unsqueeze(-1) * halves[1].unsqueeze(-1)
@@ -107,10 +107,10 @@ def _sum_by_limbs(values: Tensor, block: int = 1 << 20) -> Tensor:
     high = limbs[0].to(torch.float64)
     low = low + (limbs[0] - high.to(torch.int64))  # what the conversion of 62 bits to 53 dropped
     down = -up
-    total = (high + low) * _power_of_two(down // 2) * _power_of_two(down - down // 2)
+    total = (high + low) * power_of_two(down // 2) * power_of_two(down - down // 2)
     return total.where(largest.isfinite(), values.sum(-1))
 
 
-def _power_of_two(exponent: Tensor) -> Tensor:
+def power_of_two(exponent: Tensor) -> Tensor:
     """``2.0 ** exponent`` from its bits; torch.ldexp goes through float32 and overflows at 2**128."""
     return ((exponent.clamp(-1022, 1023) + 1023) << 52).view(torch.float64)

@@ -237,11 +237,14 @@ def linear(
     )
 
 
-PIECE = 1 << 18
-"""Bytes of products that become other logits at a time, or tell by-products."""
+def piece(device: torch.device) -> int:
+    """Bytes of products that become other logits at a time, or tell by-products. On a CPU they stay in its cache."""
+    return 8 << 20 if device.type == "cuda" else 1 << 18
 
-SCRATCH = 32 * PIECE
-"""What the tensor operations on a piece take: some ten arrays of up to twice its size, and what the allocator keeps."""
+
+def scratch(device: torch.device) -> int:
+    """What operations on a piece take: some ten arrays of up to twice its size, and what the allocator keeps."""
+    return 32 * piece(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +256,9 @@ class Tiles:
     bytes: int
 
 
-def beside_scratch(budget: int | None) -> int | None:
+def beside_scratch(budget: int | None, device: torch.device) -> int | None:
     """What a budget leaves for tiles where logits are shaped or looked at in pieces."""
-    return None if budget is None else max(budget - SCRATCH, 1)
+    return None if budget is None else max(budget - scratch(device), 1)
 
 
 def tiles(

@@ -84,7 +84,7 @@ def linear_cross_entropy(
     target = _plan.moved(target, shift, ignored) if shift else target
     smoothing, budget = _check.label_smoothing(label_smoothing), _check_head.memory_budget(memory_budget)
     shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
-    budget = budget if shaping is None else _plan.beside_scratch(budget)
+    budget = budget if shaping is None else _plan.beside_scratch(budget, input.device)
     plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget, shaping)
     return (ops.linear_stats if shaping and shaping.z_loss else ops.linear).cross_entropy(plan)
 
@@ -143,7 +143,7 @@ def linear_cross_entropy_with_stats(
     sums = _sums(input, linear_weight, target, reduction, token_weight, num_items, all_ignored, dtype, shift)
     target = _plan.moved(target, shift, ignored) if shift else target
     smoothing = _check.label_smoothing(label_smoothing)
-    budget = _plan.beside_scratch(_check_head.memory_budget(memory_budget))
+    budget = _plan.beside_scratch(_check_head.memory_budget(memory_budget), input.device)
     shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
     plan = _plan.linear(input, linear_weight, linear_bias, target, weight, ignored, sums, smoothing, budget, shaping)
     return ops.linear_stats.cross_entropy_with_stats(plan)
@@ -224,11 +224,12 @@ def plan(
     rows, width, heads = math.prod(input.shape[:-1]), input.shape[-1], math.prod(places)
     wanted = torch.is_grad_enabled() * (input.requires_grad + linear_weight.requires_grad)
     late = stats or (shaping is not None and shaping.z_loss > 0)
-    scratch = _plan.SCRATCH if stats or shaping else 0
-    budget = _plan.beside_scratch(budget) if scratch else budget
-    tiles, again = _plan.least(rows, classes, dtype), False
-    if wanted or stats:
-        tiles = _plan.tiles(rows, classes, width, dtype, budget, False, stats or linear_weight.requires_grad)
+    scratch = _plan.scratch(input.device) if stats or shaping else 0
+    budget = _plan.beside_scratch(budget, input.device) if scratch else budget
+    tiles, again, far = _plan.least(rows, classes, dtype), False, input.device.type not in ("cpu", "meta")
+    if wanted or stats or far:
+        sums = stats or far or linear_weight.requires_grad
+        tiles = _plan.tiles(rows, classes, width, dtype, budget, False, sums)
     if wanted:
         again = late or reduction == "none" or heads > 1 or dtype is torch.float16 or tiles.classes < classes
     count = -(-rows // max(tiles.rows, 1)) * -(-classes // max(tiles.classes, 1)) * heads

@@ -48,7 +48,8 @@ def merge(parts: Sequence[RowSummary], spans: Sequence[Tensor | float] | None) -
         rest = rest + part.rest.where(holds, whole)
         picked = picked + _moved(part.picked, part.mass, part.peak, shift)
         if span is not None:
-            mix = mix + _moved(part.mix, torch.as_tensor(span), part.peak, shift)
+            span = span if isinstance(span, Tensor) else peak.new_full((), span)
+            mix = mix + _moved(part.mix, span, part.peak, shift)
         mass = mass + part.mass
     return RowSummary(peak, rest, picked, mass, mix)
 

@@ -265,3 +265,95 @@ def test_images_with_the_classes_in_the_middle():
     got = losses_and_gradient(x.to(memory_format=torch.channels_last), y)
     same(got, want)
     assert got[1].is_contiguous(memory_format=torch.channels_last)
+
+
+HEADS = [{}, {"label_smoothing": 0.1}, {"reduction": "sum"}, {"softcap": 30.0}, {"z_loss": 1e-4}, {"num_items": 90}]
+
+
+def head(rows, width, classes, dtype):
+    hidden = torch.randn(rows, width, device="cuda", dtype=dtype).requires_grad_()
+    weight = (torch.randn(classes, width, device="cuda") / width**0.5).to(dtype).requires_grad_()
+    target = torch.randint(0, classes, (rows,), device="cuda")
+    target[::7] = -100
+    return hidden, weight, target
+
+
+def head_step(function, hidden, weight, target, factor=1.0, **options):
+    loss = function(hidden, weight, target, **options)
+    return loss.detach(), *torch.autograd.grad(loss * factor, (hidden, weight))
+
+
+@DTYPES
+@pytest.mark.parametrize("options", HEADS, ids=str)
+def test_a_linear_head_is_that_of_its_logits(options, dtype):
+    hidden, weight, target = head(300, 64, 9000, dtype)
+
+    def written_out(hidden, weight, target, **options):
+        return xent.cross_entropy(torch.nn.functional.linear(hidden, weight), target, **options)
+
+    doubles = [t.detach().double().requires_grad_() for t in (hidden, weight)]
+    want = head_step(written_out, *doubles, target, factor=0.25, **options)
+    got = head_step(xent.linear_cross_entropy, hidden, weight, target, factor=0.25, **options)
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype is dtype
+        size = b.abs().max().item()
+        torch.testing.assert_close(a.double(), b, rtol=0, atol=16 * torch.finfo(dtype).eps * size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("budget", [None, 60 << 20])
+def test_no_head_makes_the_host_wait(budget, dtype):
+    hidden, weight, target = head(3000, 64, 20_000, dtype)
+    options = {"memory_budget": budget, "label_smoothing": 0.1, "num_items": 2000}
+    want = head_step(xent.linear_cross_entropy, hidden, weight, target, factor=0.5, **options)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        got = head_step(xent.linear_cross_entropy, hidden, weight, target, factor=0.5, **options)
+        stats = xent.linear_cross_entropy_with_stats(hidden, weight, target)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    same(got, want)
+    assert stats.loss.isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_tiles_of_a_head_change_its_gradients_by_rounding_alone(dtype):
+    hidden, weight, target = head(3000, 64, 20_000, dtype)
+    want = head_step(xent.linear_cross_entropy, hidden, weight, target)
+    for least in (1, 60 << 20, 200 << 20):
+        got = head_step(xent.linear_cross_entropy, hidden, weight, target, memory_budget=least)
+        for a, b in zip(got, want, strict=True):
+            eps = 8 * torch.finfo(dtype).eps
+            torch.testing.assert_close(a, b, rtol=eps, atol=eps * b.abs().max().item())
+
+
+def test_the_memory_of_a_head():
+    """A tile of 512 MiB, and what adds up in float32."""
+    hidden, weight, target = head(8192, 256, 128_256, torch.bfloat16)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    xent.linear_cross_entropy(hidden, weight, target).backward()
+    beyond = torch.cuda.max_memory_allocated() - before - hidden.nbytes - weight.nbytes  # the gradients
+    assert beyond <= (512 << 20) + 2 * weight.nbytes + (16 << 20)
+
+
+def test_a_wrong_label_of_a_head_leaves_the_gpu_alive():
+    hidden, weight, target = head(50, 16, 300, torch.float32)
+    target[4], target[8] = 300, -3
+    losses = xent.linear_cross_entropy(hidden, weight, target, reduction="none")
+    torch.autograd.grad(losses.nansum(), hidden)
+    assert losses.isnan().nonzero().flatten().tolist() == [4, 8]
+    with pytest.raises(xent.TargetError, match="row 4 has 300, row 8 has -3"):
+        xent.check()
+
+
+def test_nll_makes_the_host_not_wait():
+    log_p = torch.randn(300, 9000, device="cuda").log_softmax(1).requires_grad_()
+    target = torch.randint(0, 9000, (300,), device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        xent.nll_loss(log_p, target).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert log_p.grad.isfinite().all()

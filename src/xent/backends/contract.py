@@ -8,7 +8,8 @@ A backend keeps these promises, and `tests/backends` holds it to them:
 
 * the numbers of `docs/design/numerics.md`, as `reference` gives them;
 * the same bits for any number of threads, for a row alone or in a batch, for any strides;
-* a label that is not a class raises TargetError, at once or, on a GPU, later; a zero factor or attraction leaves its term out;
+* a label that is not a class raises TargetError, at once or, on a GPU, later;
+* a zero factor or attraction leaves its term out;
 * nothing is written but what is returned, and `out`.
 """
 
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ..summary import RowSummary
-
 
 IGNORED, NO_CLASS = -1, -2
 """What `labels` has in place of a class."""
@@ -76,7 +76,11 @@ class Backend(Protocol):
         ...
 
     def labels(self, target: Tensor, classes: int, ignore_index: int) -> Tensor:
-        """Labels of any integer dtype as int64 classes: `IGNORED` where one is, `NO_CLASS` where the error comes later."""
+        """Labels of any integer dtype as int64 classes: `IGNORED` where one is, `NO_CLASS` where an error follows."""
+        ...
+
+    def rescale(self, values: Tensor, factor: Tensor) -> None:
+        """``values *= factor``, one number, in place; where it is 1 nothing is read or written."""
         ...
 
     def softmax_grad(self, rows: Tensor, peak: Tensor, rest: Tensor, grad: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ def loss(
     return value, divisor
 
 
-labels = reference.labels
+labels, rescale = reference.labels, reference.rescale
 
 
 def exact_sum(values: Tensor) -> Tensor:

@@ -156,6 +156,13 @@ def row_spread_grad(rows: Tensor, peak: Tensor, rest: Tensor, mean: Tensor, lse:
 labels = _check.labels
 
 
+def rescale(values: Tensor, factor: Tensor) -> None:
+    """See `xent.backends.contract`."""
+    number = factor.item()  # a tensor would be rounded to the dtype of the values first
+    if number != 1:
+        values.mul_(number)
+
+
 def exact_sum(values: Tensor) -> Tensor:
     """See `xent.backends.contract`."""
     return _algebra.exact_sum(values)

@@ -6,7 +6,6 @@ others, or it is the second one, the logits are made once more: four. Whoever tr
 derivatives of other tensors or of second order, gets them from the logits written out.
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,11 +15,13 @@ from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import Function, forward_ad
 from torch.nn import functional as F
 
-from .. import _algebra, _check
+from .. import _algebra
 from .._plan import LinearPlan, Shaping
+from ..backends import choose
 from ..summary import RowSummary
 from . import losses, tiles
 from .autograd import row_grad, row_terms
+from .head import Factors, Head, rows_of
 from .rules import Rule
 from .schemas import _fake, _op
 
@@ -36,46 +37,22 @@ _FACTS = "Tensor peak, Tensor rest, Tensor picked, Tensor mass, Tensor mix"
 _GRADIENTS = "Tensor hidden_grad, Tensor weight_grad, Tensor bias_grad"
 
 
-def _asked(head: tuple) -> tuple[tiles.Head, Tensor | None]:
-    """The rows that are not ignored, and which they are, if not all; the others cost nothing."""
-    hidden, weight, bias, target, class_weight, ignore_index, *_, softcap, scale = head
-    kept = None
-    if not target.is_floating_point():
-        target = _check.labels(target, weight.shape[0], ignore_index)
-        if (target < 0).any():
-            kept = (target >= 0).nonzero().squeeze(1)
-            hidden, target = hidden[kept], target[kept]
-    return tiles.Head(hidden, weight, bias, target, class_weight, softcap, scale), kept
-
-
-def _some(tensors: Iterable[Tensor | None], kept: Tensor | None) -> Iterator[Any]:
-    return (t if t is None or kept is None else t[kept] for t in tensors)
-
-
-def _all(tensors: Iterable[Tensor], kept: Tensor | None, rows: int) -> tuple[Tensor, ...]:
-    """Zeros in the rows that were left out."""
-    if kept is None:
-        return tuple(tensors)
-    return tuple(t.new_zeros((rows, *t.shape[1:])).index_copy_(0, kept, t) for t in tensors)
-
-
 def _run(head: tuple, facts: tuple | None, factors: tuple | None, wanted: list[bool]) -> tuple[tuple, tuple]:
     """`tiles.run` on the rows that are not ignored."""
     hidden, weight, *_, mixed, budget, _, _ = head
-    asked, kept = _asked(head)
-    known = None if facts is None else RowSummary(*_some(facts, kept))
-    pulls = None if factors is None else tiles.Factors(*_some(factors, kept))
+    asked, rows = rows_of(head)
+    known = None if facts is None else RowSummary(*rows.some(facts))
+    pulls = None if factors is None else Factors(*rows.some(factors))
     if asked.hidden.shape[0] == 0 or weight.shape[0] == 0:
         found, grads = _of_nothing(asked, wanted)
     else:
         found, grads = tiles.run(asked, mixed, budget, known, pulls, wanted)
     if grads[0] is not None:
-        grads = (*_all([grads[0]], kept, hidden.shape[0]), *grads[1:])
-    found = _all(found, kept, hidden.shape[0])
-    return found, tuple(hidden.new_empty(0) if g is None else g for g in grads)
+        grads = (*rows.all([grads[0]]), *grads[1:])
+    return rows.facts(found), tuple(hidden.new_empty(0) if g is None else g for g in grads)
 
 
-def _of_nothing(head: tiles.Head, wanted):
+def _of_nothing(head: Head, wanted):
     """No rows are left, or they have no classes (and then no label: they are distributions over nothing)."""
     peak, *rest = (torch.zeros(head.hidden.shape[0], dtype=torch.float64, device=head.hidden.device) for _ in range(5))
     tensors = head.hidden, head.weight, head.weight.new_empty(head.weight.shape[0])
@@ -128,43 +105,59 @@ def _(hidden, weight, *rest):
 # -- the derivatives ------------------------------------------------------------------------------
 
 
-class _Terms(Function):
-    """A head -> `hard`, `smooth` and `mass` of each row, differentiable in hidden, weight and bias.
-
-    `expected`: the factors of the rows if they can be known now; then the gradient is made now, and kept for the
-    backward pass that brings a multiple of them.
-    """
+class _Loss(Function):
+    """A head -> a mean or a sum, where the factor of every row is known before the loss is: the gradients are made
+    with the logits, and wait for the number of the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden, weight, bias, rest, expected):  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.rest, ctx.expected, ctx.gradients = rest, expected, None
-        if expected is None:
-            facts = _ops.linear_facts(hidden, weight, bias, *rest)
-        else:
-            facts = _ops.linear_step(hidden, weight, bias, *rest, *expected, ctx.needs_input_grad[:3])
-            facts, ctx.gradients = facts[:5], facts[5:]
+    def forward(ctx: Any, hidden, weight, bias, rest, plan, factors):  # pyright: ignore[reportIncompatibleMethodOverride]
+        found = _ops.linear_step(hidden, weight, bias, *rest, *factors, ctx.needs_input_grad[:3])
+        ctx.rest, ctx.factors, ctx.facts, ctx.gradients = rest, factors, found[:5], found[5:]
         ctx.save_for_backward(hidden, weight, bias)
-        ctx.facts = facts
+        hard, smooth, mass = (term.unsqueeze(1) for term in _terms_of(ctx.facts, weight, rest))
+        return losses.reduced(hard, smooth, mass, plan)
+
+    @staticmethod
+    def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
+        head, wanted = ctx.saved_tensors, list(ctx.needs_input_grad[:3])
+        if _watched(grad):
+            hard, smooth = ctx.factors
+            smooth = None if smooth is None else grad * smooth
+            return *_written_out(head, ctx.rest, ctx.facts, grad * hard, smooth), None, None, None
+        gradients, ctx.gradients = ctx.gradients, None  # never handed out twice
+        if gradients is None:  # a second pass has the bits of the first
+            gradients = _ops.linear_grad(*head, *ctx.rest, *ctx.facts, *ctx.factors, wanted)
+        for gradient, want in zip(gradients, wanted, strict=True):
+            if want:
+                choose(gradient.device).rescale(gradient, grad)
+        return *(g if want else None for g, want in zip(gradients, wanted, strict=True)), None, None, None
+
+
+class _Terms(Function):
+    """A head -> `hard`, `smooth` and `mass` of each row, differentiable in hidden, weight and bias."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden, weight, bias, rest):  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.rest, ctx.facts = rest, _ops.linear_facts(hidden, weight, bias, *rest)
+        ctx.save_for_backward(hidden, weight, bias)
         ctx.set_materialize_grads(False)
-        hard, smooth, mass = _terms_of(facts, weight, rest)
+        hard, smooth, mass = _terms_of(ctx.facts, weight, rest)
         ctx.mark_non_differentiable(mass)
         return hard, smooth, mass
 
     @staticmethod
     def backward(ctx: Any, hard, smooth, _):  # pyright: ignore[reportIncompatibleMethodOverride]
-        head = ctx.saved_tensors
+        head, wanted = ctx.saved_tensors, list(ctx.needs_input_grad[:3])
         hard, smooth = _filled(hard, smooth, ctx.facts[0], ctx.rest)
-        if torch.is_grad_enabled() or _are_functorch_transforms_active() or is_legacy_batchedtensor(hard):
-            return *_written_out(head, ctx.rest, ctx.facts, hard, smooth), None, None
-        gradients, ctx.gradients = ctx.gradients, None  # never handed out twice
-        wanted = list(ctx.needs_input_grad[:3])
-        multiple = _multiple(ctx.expected, (hard, smooth))
-        if gradients is None or multiple is None:  # a second pass has the bits of the first
-            factors = (hard, smooth) if multiple is None else ctx.expected
-            gradients = _ops.linear_grad(*head, *ctx.rest, *ctx.facts, *factors, wanted)
-        if multiple is not None and multiple != 1.0:
-            gradients = [gradient.mul_(multiple) for gradient in gradients]
-        return *(g if want else None for g, want in zip(gradients, wanted, strict=True)), None, None
+        if _watched(hard):
+            return *_written_out(head, ctx.rest, ctx.facts, hard, smooth), None
+        gradients = _ops.linear_grad(*head, *ctx.rest, *ctx.facts, hard, smooth, wanted)
+        return *(g if want else None for g, want in zip(gradients, wanted, strict=True)), None
+
+
+def _watched(grad: Tensor) -> bool:
+    """Does someone differentiate the backward pass, or transform it?"""
+    return torch.is_grad_enabled() or _are_functorch_transforms_active() or is_legacy_batchedtensor(grad)
 
 
 class _TermsTraced(Rule):
@@ -206,18 +199,6 @@ def _filled(hard: Tensor | None, smooth: Tensor | None, like: Tensor, rest) -> t
     return hard, (torch.zeros_like(like) if smooth is None else smooth) if mixed else None
 
 
-def _multiple(expected, factors) -> float | None:
-    """The number that `expected` was multiplied by, if it was one, up to the rounding of float64."""
-    if expected is None or len(expected[0]) == 0:
-        return None
-    most = expected[0].abs().argmax()
-    scale = (factors[0][most] / expected[0][most]).item()
-    for want, got in zip(expected, factors, strict=True):
-        if want is not None and not ((got - scale * want).abs() <= 1e-15 * (scale * want).abs()).all():
-            return None
-    return scale
-
-
 def _written_out(head, rest, facts, hard: Tensor, smooth: Tensor | None):
     """The gradients as functions that can be differentiated once more, on all logits at once."""
     hidden, weight, bias = head
@@ -238,6 +219,9 @@ def _written_out(head, rest, facts, hard: Tensor, smooth: Tensor | None):
 
 def cross_entropy(plan: LinearPlan) -> Tensor:
     """The loss that `plan` asks for; each place of a K-dimensional head is a head of its own."""
+    if not _derived_otherwise(plan) and _factors_known(plan):
+        *head, target = _of_place(plan, 0)
+        return _Loss.apply(*head, _rest(plan, target), plan, _expected(plan, target))
     terms = _terms_written_out if _derived_otherwise(plan) else _terms
     places = [terms(plan, k) for k in range(plan.weight.shape[1])]
     hard, smooth, mass = (torch.stack(of_place, 1) for of_place in zip(*places, strict=True))
@@ -276,23 +260,41 @@ def _terms_written_out(plan: LinearPlan, k: int):
 
 def _terms(plan: LinearPlan, k: int):
     *head, target = _of_place(plan, k)
-    rest = target, plan.class_weight, plan.ignore_index, plan.smoothing > 0, plan.budget, *_shaping(plan)
-    if torch.compiler.is_compiling() or _len_torch_dispatch_stack() or plan.hidden.is_meta:
-        return _TermsTraced.apply(*head, *rest)[:3]
-    return _Terms.apply(*head, rest, _expected(plan, target))
+    if _traced(plan):
+        return _TermsTraced.apply(*head, *_rest(plan, target))[:3]
+    return _Terms.apply(*head, _rest(plan, target))
 
 
-def _expected(plan: LinearPlan, target: Tensor) -> tuple[Tensor, Tensor | None] | None:
-    """The factors of the rows if the loss itself is differentiated; None where they come with the backward pass.
+def _rest(plan: LinearPlan, target: Tensor) -> tuple:
+    """What the ops take behind hidden, weight and bias."""
+    return target, plan.class_weight, plan.ignore_index, plan.smoothing > 0, plan.budget, *_shaping(plan)
+
+
+def _traced(plan: LinearPlan) -> bool:
+    """Are there tensors without numbers?"""
+    return torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0 or plan.hidden.is_meta
+
+
+def _factors_known(plan: LinearPlan) -> bool:
+    """May the gradient be made with the loss, up to a number?
 
     Where each place has its own gradient the sum of them is autograd's, so nothing is gained by having one early.
     Float16 gradients wait for the factor that keeps them in range.
     """
-    wanted = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (plan.hidden, plan.weight, plan.bias)
+    token = plan.sums.token_weight
+    return (
+        plan.sums.reduction != "none"
+        and torch.is_grad_enabled()
+        and any(t is not None and t.requires_grad for t in (plan.hidden, plan.weight, plan.bias))
+        and plan.weight.shape[1] == 1
+        and plan.hidden.dtype is not torch.float16
+        and not (token is not None and token.requires_grad)
+        and not _traced(plan)
     )
-    if plan.sums.reduction == "none" or not wanted or plan.weight.shape[1] > 1 or plan.hidden.dtype is torch.float16:
-        return None
+
+
+def _expected(plan: LinearPlan, target: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The factors of the rows where the loss itself is differentiated; of a mean over nothing, 0."""
     one = torch.ones(target.shape[0], dtype=torch.float64, device=target.device)
     mass = one
     if not plan.soft:
@@ -301,12 +303,9 @@ def _expected(plan: LinearPlan, target: Tensor) -> tuple[Tensor, Tensor | None] 
         if plan.class_weight is not None and plan.classes:
             mass = mass * plan.class_weight.to(torch.float64)[label.clamp_min(0)]
     token = losses.token_weight(plan, mass.shape)
-    token = None if token is None else token.detach()
     share = one if token is None else token
     if plan.sums.reduction == "mean":
         divisor = losses.divisor(mass, token, plan)
-        if divisor == 0:
-            return None
-        share = share / divisor
+        share = (share / divisor.where(divisor != 0, 1.0)).where(divisor != 0, 0.0)
     ours, theirs = _algebra.factors(plan.smoothing, plan.classes)
     return ours * share, theirs * share if plan.smoothing > 0 else None

@@ -7,12 +7,11 @@ from torch.nn import functional as F
 from .. import _algebra
 from .._plan import LinearPlan, Shaping
 from . import losses, moments, tiles
+from .head import rows_of
 from .linear import (
     _FACTS,
     _GRADIENTS,
     _HEAD,
-    _all,
-    _asked,
     _derived_otherwise,
     _fake_facts,
     _fake_grads,
@@ -35,15 +34,15 @@ _BY_PRODUCTS = "Tensor? nll, Tensor lse, Tensor entropy, Tensor mean"
 
 @_op(f"linear_stats({_HEAD}) -> ({_FACTS}, {_SPREAD})")
 def _linear_stats(*head):
-    hidden, weight, *_, mixed, budget, _, _ = head
-    asked, kept = _asked(head)
+    _, weight, *_, mixed, budget, _, _ = head
+    asked, rows = rows_of(head)
     if asked.hidden.shape[0] == 0 or weight.shape[0] == 0:
         facts = _of_nothing(asked, [False] * 3)[0]
         nothing = torch.zeros_like(facts.peak)
         spread = tiles.Spread(nothing, nothing.clone(), nothing.to(torch.int64), nothing.clone())
     else:
         facts, spread = tiles.stats(asked, mixed, budget)
-    return _all((*facts, *spread), kept, hidden.shape[0])
+    return *rows.facts(facts), *rows.all(spread)
 
 
 @_op(

@@ -1,12 +1,11 @@
 """The logits of a linear head, a tile at a time: their facts, and the three gradients of the head.
 
 A tile holds some rows and all classes, or, where memory is tighter, some classes too (`_plan.tiles`). Its logits are
-made a block at a time, of `_plan.block_rows` x CLASSES whatever the tile: a matrix library may round a product of
-another shape differently, so this is what makes the loss the same for every budget (`docs/design/linear.md`).
+made a block at a time, on a CPU of `_plan.block_rows` x CLASSES whatever the tile: a matrix library may round a product
+of another shape differently, so this is what makes the loss the same for every budget (`docs/design/linear.md`). On
+a GPU a block is a tile, for small products leave it idle.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,79 +13,15 @@ import torch
 from torch import Tensor
 
 from .. import _algebra, _plan, summary
-from .._plan import CLASSES, PIECE, Tiles
+from .._plan import CLASSES, Tiles
 from ..backends import choose, pages
+from ..backends.contract import IGNORED
 from ..summary import RowSummary
+from .head import Factors, Head, at_hand, steps
+from .head_gradients import Gradients, Sums
 
 STRIP = 4 << 20
 """Bytes of a tile that the kernels of a CPU are given at a time."""
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
-
-
-class Head(NamedTuple):
-    """What the logits are made of, and what is asked of them; no row is ignored."""
-
-    hidden: Tensor
-    """``(N, D)``."""
-    weight: Tensor
-    """``(V, D)``."""
-    bias: Tensor | None
-    """``(V,)``."""
-    target: Tensor
-    """Labels, int64, ``(N,)``, or probabilities ``(N, V)``."""
-    class_weight: Tensor | None
-    softcap: float | None = None
-    scale: float = 1.0
-
-    @property
-    def soft(self) -> bool:
-        return self.target.is_floating_point()
-
-    def shaped(self, block: Tensor) -> Tensor:
-        """The logits that the loss is of, from the products."""
-        return block if self.plain else _algebra.shaped(block, self.softcap, self.scale)
-
-    @property
-    def plain(self) -> bool:
-        return self.softcap is None and self.scale == 1.0
-
-    def pieces(self, block: Tensor) -> Iterator[slice]:
-        """Rows of a block that are shaped at a time."""
-        rows, size = block.shape[0], block.shape[1] * block.itemsize
-        return _steps(rows, rows if self.plain else max(1, PIECE // size))
-
-
-class Factors(NamedTuple):
-    """What stands in front of `hard` and `smooth` of each row, ``(N,)`` each; and of its by-products."""
-
-    hard: Tensor
-    smooth: Tensor | None
-    nll: Tensor | None = None
-    lse: Tensor | None = None
-    entropy: Tensor | None = None
-    mean: Tensor | None = None
-    """A fact: ``sum p_j (x_j - peak)``, which the gradient of the entropy needs."""
-
-    def of(self, rows: slice) -> "Factors":
-        return self._make(None if t is None else t[rows] for t in self)
-
-    def times(self, unit: float) -> "Factors":
-        if unit == 1.0:
-            return self
-        return self._make(None if t is None else t * unit for t in self)._replace(mean=self.mean)
-
-    def bound(self, head: Head, facts: RowSummary) -> Tensor:
-        """What no slope of a row exceeds, and half of what the magnitudes of a row's slopes add up to."""
-        most = self.hard.abs() * facts.mass.abs()
-        if self.smooth is not None:
-            whole = head.weight.shape[0] if head.class_weight is None else head.class_weight.abs().sum().item()
-            most = most + self.smooth.abs() * whole
-        for by_product in (self.nll, self.lse):
-            most = most if by_product is None else most + by_product.abs()
-        if self.entropy is not None:  # p_j |log p_j + entropy|
-            most = most + self.entropy.abs() * (1.0 + math.log(head.weight.shape[0]))
-        return most * abs(head.scale)
 
 
 def run(
@@ -94,9 +29,12 @@ def run(
 ) -> tuple[RowSummary, Gradients]:
     """The facts of each row, ``(N,)``, if they are not given; and with `factors` the wanted gradients."""
     (rows, width), classes = head.hidden.shape, head.weight.shape[0]
-    sums = wanted[1] or factors is None
+    # a GPU makes the logits in one product a tile: the same tiles again, or other bits would come the second time
+    sums = wanted[1] or factors is None or not at_hand(head.hidden)
     tiles = _plan.tiles(rows, classes, width, head.hidden.dtype, budget, head.soft, sums)
     room = _room(head.hidden, tiles, classes)
+    if factors is None and not at_hand(head.hidden):
+        return _facts_of(head, tiles, room, mixed), (None, None, None)
     if factors is None:  # in the room that a gradient would take later, of which no more is touched than a block
         tiles = _plan.least(rows, classes, head.hidden.dtype)
         wide = min(tiles.classes + 64, classes)  # rows stay aligned, and not at powers of two
@@ -104,9 +42,9 @@ def run(
         return _facts_of(head, tiles, room, mixed), (None, None, None)
     if facts is None and tiles.classes < classes:
         facts = _facts_of(head, tiles, room, mixed)
-    sums, found = _Sums(head, tiles, wanted), []
-    for columns in _steps(classes, tiles.classes):
-        for at in _steps(rows, tiles.rows):
+    sums, found = Sums(head, tiles, wanted), []
+    for columns in steps(classes, tiles.classes):
+        for at in steps(rows, tiles.rows):
             seen = None if facts else _Facts(head, at, mixed)
             tile = _logits(head, at, columns, room, seen)
             found.append(seen.merged() if seen else RowSummary(*(fact[at] for fact in facts or ())))
@@ -114,11 +52,6 @@ def run(
             unit = sums.unit(at, found[-1], pulls)
             sums.add(at, columns, _pull(head, at, columns, room, tile, found[-1], pulls.times(unit)), unit)
     return facts or _together(found), sums.finished()
-
-
-def _steps(size: int, step: int, start: int = 0) -> Iterator[slice]:
-    for at in range(start, start + size, max(step, 1)):
-        yield slice(at, min(at + step, start + size))
 
 
 def _room(hidden: Tensor, tiles: Tiles, classes: int) -> Tensor:
@@ -130,9 +63,10 @@ def _room(hidden: Tensor, tiles: Tiles, classes: int) -> Tensor:
 def _logits(head: Head, rows: slice, columns: slice, room: Tensor, seen: "_Facts | None" = None) -> Tensor:
     """``hidden @ weight.T + bias`` of a tile, in blocks of one shape; their facts while they are in the cache."""
     tile = room[: rows.stop - rows.start, : columns.stop - columns.start]
-    for c in _steps(columns.stop - columns.start, CLASSES, columns.start):
+    high, wide = _block(tile)
+    for c in steps(columns.stop - columns.start, wide, columns.start):
         weight = head.weight[c].T
-        for r in _steps(rows.stop - rows.start, _plan.block_rows(tile.dtype), rows.start):
+        for r in steps(rows.stop - rows.start, high, rows.start):
             block = tile[_within(r, rows), _within(c, columns)]
             if head.bias is None:
                 torch.mm(head.hidden[r], weight, out=block)
@@ -141,6 +75,11 @@ def _logits(head: Head, rows: slice, columns: slice, room: Tensor, seen: "_Facts
             if seen is not None:
                 seen.add(r, c, block)
     return tile
+
+
+def _block(tile: Tensor) -> tuple[int, int]:
+    """Rows and classes of a tile that are made at a time."""
+    return (_plan.block_rows(tile.dtype), CLASSES) if at_hand(tile) else (tile.shape[0], tile.shape[1])
 
 
 def _within(part: slice, whole: slice) -> slice:
@@ -196,17 +135,16 @@ class _Facts:
 
 
 def _masses(head: Head, labels: Tensor) -> Tensor:
-    if head.class_weight is None:
-        return torch.ones(labels.shape, dtype=torch.float64, device=labels.device)
-    return head.class_weight.to(torch.float64)[labels]
+    mass = (labels >= 0).to(torch.float64)
+    return mass if head.class_weight is None else head.class_weight.to(torch.float64)[labels.clamp_min(0)] * mass
 
 
 def _facts_of(head: Head, tiles: Tiles, room: Tensor, mixed: bool) -> RowSummary:
     """Of all rows, from tiles of some classes."""
     found = []
-    for at in _steps(head.hidden.shape[0], tiles.rows):
+    for at in steps(head.hidden.shape[0], tiles.rows):
         seen = _Facts(head, at, mixed)
-        for columns in _steps(head.weight.shape[0], tiles.classes):
+        for columns in steps(head.weight.shape[0], tiles.classes):
             _logits(head, at, columns, room, seen)
         found.append(seen.merged())
     return _together(found)
@@ -233,14 +171,14 @@ def stats(head: Head, mixed: bool, budget: int | None) -> tuple[RowSummary, Spre
     tiles = _plan.tiles(rows, classes, width, dtype, budget, head.soft, True)
     room, facts, spreads = _room(head.hidden, tiles, classes), [], []  # that of the gradient, which takes it next
     if tiles.classes >= classes:
-        tiles = replace(tiles, rows=min(tiles.rows, _plan.block_rows(dtype)))
-    for at in _steps(rows, tiles.rows):
+        tiles = replace(tiles, rows=min(tiles.rows, _block(room)[0]))
+    for at in steps(rows, tiles.rows):
         seen = _Facts(head, at, mixed)
-        for columns in _steps(classes, tiles.classes):
+        for columns in steps(classes, tiles.classes):
             _logits(head, at, columns, room, seen)
         facts.append(seen.merged())
         walk = _Walk(head, facts[-1].peak, seen.own)
-        for columns in _steps(classes, tiles.classes):
+        for columns in steps(classes, tiles.classes):
             if tiles.classes < classes:
                 _logits(head, at, columns, room)
             walk.add(room[: at.stop - at.start, : columns.stop - columns.start], columns.start)
@@ -257,7 +195,7 @@ class _Walk:
         self.argmax = torch.full_like(peak, -1, dtype=torch.int64)
 
     def add(self, tile: Tensor, start: int) -> None:
-        for columns in _steps(tile.shape[1], CLASSES):
+        for columns in steps(tile.shape[1], _block(tile)[1]):
             for at in self.head.pieces(tile[:, columns]):
                 self._look(at, self.head.shaped(tile[at, columns]), columns.start + start)
 
@@ -288,16 +226,16 @@ def _pull(
         inside = (labels >= columns.start) & (labels < columns.stop)
         if weight is not None or smooth is not None:
             weight, hard = _weights_with_others(head, columns, labels, inside, hard, smooth is not None)
-        labels = (labels - columns.start).where(inside, last)
+        labels = (labels - columns.start).where(inside, last).where(labels >= 0, IGNORED)
     target = labels.unsqueeze(2) if head.soft else labels
     logits = tile.unsqueeze(2)
     numbers = [None if t is None else t.unsqueeze(1) for t in (facts.peak, facts.rest, hard, smooth, *by_products)]
     backend = choose(tile.device)
     plain = head.plain and factors.lse is None
-    for at in _steps(tile.shape[0], _strip(tile, STRIP if plain else PIECE)):
+    for at in steps(tile.shape[0], _strip(tile, plain)):
         strip, some = logits[at], [None if t is None else t[at] for t in numbers]
         if plain:
-            backend.row_grad(strip, target[at], weight, -100, *some[:4], strip)
+            backend.row_grad(strip, target[at], weight, IGNORED, *some[:4], strip)
         else:
             others = tile.shape[1] > columns.stop - columns.start
             strip.copy_(_with_by_products(head, strip, others, target[at], weight, *some))
@@ -313,17 +251,20 @@ def _with_by_products(
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if others:  # no bound of the logits bounds what is masked
         wide[:, -1] = -torch.inf
-    slope = backend.row_grad(wide, target, weight, -100, peak, rest, hard, smooth)
+    slope = backend.row_grad(wide, target, weight, IGNORED, peak, rest, hard, smooth)
     if nll is not None:
-        slope += backend.row_grad(wide, target, None, -100, peak, rest, nll, None)
+        slope += backend.row_grad(wide, target, None, IGNORED, peak, rest, nll, None)
     if lse is not None:
         slope += backend.row_spread_grad(wide, peak, rest, mean, lse, entropy)
     return slope.mul_(_algebra.shaped_slope(products, head.softcap, head.scale, wide))
 
 
-def _strip(tile: Tensor, size: int) -> int:
-    """Rows that stay near a CPU's cache: 2048 x 32,000 in bfloat16 take 56 ms at once and 20 in strips."""
-    return max(1, size // (tile.shape[1] * tile.itemsize)) if tile.device.type == "cpu" else tile.shape[0]
+def _strip(tile: Tensor, plain: bool) -> int:
+    """Rows whose gradient is made at a time. They stay near a CPU's cache: 2048 x 32,000 in bfloat16 take 56 ms at once
+    and 20 in strips. Where logits are shaped or told of, they and what is made of them are small."""
+    if plain and not at_hand(tile):
+        return tile.shape[0]
+    return max(1, (STRIP if plain else _plan.piece(tile.device)) // (tile.shape[1] * tile.itemsize))
 
 
 def _weights_with_others(
@@ -334,80 +275,5 @@ def _weights_with_others(
     classes = head.weight.shape[0]
     all_of = hard.new_ones(classes) if head.class_weight is None else head.class_weight.to(torch.float64)
     others = all_of[: columns.start].sum() + all_of[columns.stop :].sum() if smoothed else hard.new_ones(())
-    share = hard * all_of[labels] / others.where(others != 0, 1.0)
+    share = hard * all_of[labels.clamp_min(0)] / others.where(others != 0, 1.0)
     return torch.cat([all_of[columns], others.reshape(1)]), hard.where(inside, share)
-
-
-class _Sums:
-    """The gradients, added up over the tiles: in float32 where the dtype is narrower and there are several."""
-
-    def __init__(self, head: Head, tiles: Tiles, wanted: list[bool]) -> None:
-        self.head, self.tiles, self.wanted = head, tiles, wanted
-        rows, classes = head.hidden.shape[0], head.weight.shape[0]
-        dtype = torch.promote_types(head.hidden.dtype, torch.float32)
-        self.several_rows, self.several_classes = rows > tiles.rows, classes > tiles.classes
-        self.hidden = self.weight = self.bias = None
-        if wanted[0]:
-            self.hidden = torch.empty_like(head.hidden, dtype=dtype if self.several_classes else None)
-        if wanted[1]:
-            self.weight = pages.empty_like(head.weight.new_empty(1).expand(head.weight.shape))
-        if wanted[2]:
-            self.bias = torch.zeros(classes, dtype=dtype, device=head.hidden.device)
-        # All classes at once need room for all sums; class by class, for those of a tile.
-        self.wide = None
-        if wanted[1] and self.several_rows and dtype is not head.weight.dtype:
-            self.wide = head.weight.new_empty((min(tiles.classes, classes), head.weight.shape[1]), dtype=dtype)
-        self.largest = None
-        if head.hidden.dtype is torch.float16:
-            self.largest = _largest(head.hidden), _largest(head.weight)
-
-    def unit(self, rows: slice, facts: RowSummary, factors: Factors) -> float:
-        """A power of two that is a factor of the slopes of a tile: float16 has no digits for what a mean leaves of
-        small probabilities, and no room for sums of large ones. Other dtypes have the range."""
-        if self.largest is None:
-            return 1.0
-        hidden, weight = self.largest
-        reach = max(1.0, 2.0 * weight, (rows.stop - rows.start) * hidden)
-        most = factors.bound(self.head, facts).max().item() * reach
-        return 2.0 ** math.floor(math.log2(2.0**15 / most)) if 0 < most < math.inf else 1.0
-
-    def add(self, rows: slice, columns: slice, slope: Tensor, unit: float) -> None:
-        head = self.head
-        if self.hidden is not None:
-            _product(slope, head.weight[columns], self.hidden[rows], columns.start == 0, 1 / unit)
-        if self.weight is not None:
-            into = self.weight[columns] if self.wide is None else self.wide[: slope.shape[1]]
-            _product(slope.T, head.hidden[rows], into, rows.start == 0, 1 / unit)
-            if self.wide is not None and rows.stop == head.hidden.shape[0]:
-                self.weight[columns] = into
-        if self.bias is not None:
-            self.bias[columns] += slope.sum(0, dtype=self.bias.dtype).mul_(1 / unit)
-
-    def finished(self) -> Gradients:
-        dtype = self.head.hidden.dtype
-        bias = None if self.bias is None else self.bias.to(dtype)
-        return None if self.hidden is None else self.hidden.to(dtype), self.weight, bias
-
-
-def _largest(tensor: Tensor) -> float:
-    low, high = tensor.aminmax()
-    return max(abs(low.item()), abs(high.item()))
-
-
-def _product(a: Tensor, b: Tensor, into: Tensor, first: bool, scale: float) -> None:
-    """``into (+)= scale a @ b``. A matrix library adds in the dtype of its operands; wider sums are added here, some
-    classes at a time: it turns a transposed factor over first, and so many of it take 8 MB instead of 16."""
-    if into.dtype is a.dtype:
-        torch.mm(a, b, out=into) if first else into.addmm_(a, b)
-        return _scale(into, scale)  # there is one tile where it is not 1
-    for part in _steps(a.shape[0], CLASSES // 2):
-        product = a[part] @ b
-        if first:
-            _scale(into[part].copy_(product), scale)
-        else:
-            into[part].add_(product, alpha=scale)
-
-
-def _scale(tensor: Tensor, scale: float) -> None:
-    if scale != 1.0:
-        tensor.mul_(scale)

@@ -85,6 +85,12 @@ def labels(target: Tensor, classes: int, ignore_index: int) -> Tensor:
     return (_calls() if target.numel() else reference).labels(target, classes, ignore_index)
 
 
+def rescale(values: Tensor, factor: Tensor) -> None:
+    """See `xent.backends.contract`."""
+    if values.numel():
+        _calls().rescale(values, factor)
+
+
 def exact_sum(values: Tensor) -> Tensor:
     """See `xent.backends.contract`."""
     return (_calls() if values.numel() else reference).exact_sum(values)

@@ -127,6 +127,12 @@ def _own(rows: Tensor, target: Tensor) -> Tensor:
     return rows.gather(1, at)
 
 
+def rescale(values: Tensor, factor: Tensor) -> None:
+    """See `xent.backends.contract`. The values lie without gaps, in whatever order."""
+    with on(values.device):
+        programs.rescale(values.numel(), values.dtype, factor.dtype)(values.device, values, factor)
+
+
 # -- softmax -----------------------------------------------------------------------------------------
 
 

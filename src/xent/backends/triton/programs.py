@@ -190,6 +190,12 @@ def labels(dtype: torch.dtype, count: int, classes: int, ignore_index: int) -> L
     return Launch(targets.labels, (-(-count // 1024), 1), numbers, 4, UNSIGNED=unsigned, B=1024)
 
 
+@lru_cache(4096)
+def rescale(count: int, values: torch.dtype, factor: torch.dtype) -> Launch:
+    """Of `writes.rescale`; Triton's code depends on the dtypes."""
+    return Launch(writes.rescale, (-(-count // 4096), 1), (count,), 4, B=4096)
+
+
 class Sums(NamedTuple):
     """How rows of numbers are added up."""
 
@@ -237,5 +243,18 @@ def loss(rows: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Loss:
 
 def forget() -> None:
     """Launches as they are cut now, for whoever has changed the shapes of programs."""
-    for remembered in (summary, split, gradient, softmax, slope, spread, spread_slope, labels, shrinks, total, loss):
+    for remembered in (
+        summary,
+        split,
+        gradient,
+        softmax,
+        slope,
+        spread,
+        spread_slope,
+        labels,
+        rescale,
+        shrinks,
+        total,
+        loss,
+    ):
         remembered.cache_clear()

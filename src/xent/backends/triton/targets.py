@@ -20,7 +20,7 @@ def asked_class(target, n, live, ignore_index, V, UNSIGNED: tl.constexpr):
 
 @triton.jit
 def note(flags, n, index, wrong, V):
-    """Onto the board that the host looks at (`flags`): row, label and number of classes; and last, that there is one."""
+    """Onto the board that the host looks at: row, label and number of classes; and last, that there is one."""
     slot = flags + (n % 64) * 3
     tl.store(slot + 1, index, mask=wrong)
     tl.store(slot + 2, tl.zeros_like(index) + V, mask=wrong)

@@ -115,8 +115,8 @@ def gradient(
     OWN: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
     FOLDS: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """``hard (mass p - a) + smooth (sum(w) p - w)``. With LOSS the two factors come from one upstream number a row. With
-    OWN the logits of the labels come beside the rows, over which another program may have written."""
+    """``hard (mass p - a) + smooth (sum(w) p - w)``. With LOSS the two factors come from one upstream number a row;
+    with OWN the logits of the labels come beside the rows, over which another program may have written."""
     o, i, live, n = place(inner, blocks, R, IU)
     x = load_tile(rows, o, i, live, so, sv, si, V, B, FAR, CU, IU, -_INFINITY)
     peak, rest = _facts(peak_at, rest_at, n, live)
@@ -226,3 +226,14 @@ def softmax_slope(
     lifted = of_peak * (rest / (1.0 + rest)) - off
     centred = tl.where(at_peak, lifted[:, None].to(x.dtype), centred)
     store_tile(out, tl.where(p != 0, p * centred, 0.0), o, i, live, oo, ov, oi, V, B, FAR, CU, IU)
+
+
+@triton.jit(do_not_specialize=["count"])
+def rescale(values, factor_at, count, B: tl.constexpr):
+    """``values *= factor``, unless that is 1."""
+    factor = tl.load(factor_at)
+    if factor != 1.0:
+        at = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
+        x = tl.load(values + at, mask=at < count, other=0.0)
+        wide = x.to(tl.float64) if x.dtype == tl.float64 else x.to(tl.float32)
+        tl.store(values + at, rounded(wide * factor.to(wide.dtype), values), mask=at < count)

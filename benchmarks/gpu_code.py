@@ -86,7 +86,7 @@ def main() -> None:
                 given = [name, "*i64", None, None, "*i64", partial, *["*fp64"] * 4, None]
                 told = made(facts.summary, given, options.capability)
                 back = programs.gradient(rows, rows, asked, (), dtype)
-                given = [name, "*i64", None, None, "*fp64", "*fp64", None, name, None, "*fp64", name]
+                given = [name, "*i64", None, None, "*fp64", "*fp64", None, None, name, None, "*fp64", name]
                 pulled = made(back, given, options.capability)
                 each = found.rows * found.tile / (32 * found.warps)
                 cells = " | ".join(f"{count / each:.1f}, {registers}" for count, registers in (told, pulled))

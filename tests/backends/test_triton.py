@@ -133,6 +133,38 @@ def test_the_short_way_is_the_long_way(classes, dtype, monkeypatch):
             torch.testing.assert_close(a, b, rtol=2 * torch.finfo(dtype).eps, atol=step, equal_nan=True)
 
 
+@DTYPES
+def test_a_gradient_has_the_same_bits_in_either_pass(dtype, monkeypatch):
+    """Whatever comes from upstream, a second time too; and the forward pass makes it, of rows of one tile."""
+    from xent.backends.triton import calls
+
+    rows, labels, q, weight = problem((40, 17, 1), dtype, seed=21)
+    rows = rows.where(rows.isfinite(), 0.0).squeeze(2)
+    wide = rows.repeat(1, 4)
+    made, whole = [], calls.loss_and_gradient
+    monkeypatch.setattr(calls, "loss_and_gradient", lambda *a: (made.append(whole(*a)), made[-1])[1])
+    asked = [(None, 0.0, "mean"), (weight, 0.1, "mean"), (None, 0.1, "sum"), (weight, 0.0, "sum")]
+    cases = [(rows, labels.squeeze(1), *of, True) for of in asked]
+    cases += [(rows, labels.squeeze(1), None, 0.0, "none", False), (rows, q.squeeze(2), None, 0.0, "mean", False)]
+    cases += [(wide, labels.squeeze(1), None, 0.0, "mean", False)]
+    for logits, target, w, smoothing, reduction, early in cases:
+        found = []
+        for limit in (True, False):
+            xent.set_grad_in_forward(limit)
+            x = logits.detach().requires_grad_()
+            loss = xent.cross_entropy(
+                x, target, w if logits is rows else None, label_smoothing=smoothing, reduction=reduction
+            )
+            grads = [torch.autograd.grad(loss.sum() * factor, x, retain_graph=True)[0] for factor in (1.0, 1.0, 0.3)]
+            found.append((loss.detach(), *grads, *torch.autograd.grad(loss.sum() * 0.3, x)))
+        assert (made.pop() is not None) == early, (smoothing, reduction)
+        made.clear()
+        same(*found)
+    xent.set_grad_in_forward(None)
+    xent.cross_entropy(rows.requires_grad_(), labels.squeeze(1))
+    assert not made  # not unless it is asked for
+
+
 @pytest.mark.parametrize("target", [torch.tensor(1), torch.tensor([1]), torch.tensor([0.2, 0.3, 0.5]).double()])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_one_row_of_one_dimension_and_its_second_derivatives(target, reduction):
@@ -245,6 +277,33 @@ def test_labels_are_found_without_waiting(dtype, monkeypatch):
     same([kernels.labels(target, 100, 99)[2, 4:7]], [torch.tensor([want[2, 4], -2, want[2, 6]])])
     with pytest.raises(xent.TargetError, match="row 2005 has 100; 1 or more"):
         xent.check()
+
+
+ASKED = [
+    {},
+    {"reduction": "sum", "label_smoothing": 0.1},
+    {"weight": torch.rand(70), "reduction": "none"},
+    {"token_weight": torch.rand(5), "all_ignored": "zero"},
+    {"num_items": 3, "dtype": torch.float64},
+    {"softcap": 5.0, "z_loss": 0.1, "shift": 1},
+]
+
+
+@pytest.mark.parametrize("options", ASKED, ids=" ".join)
+def test_the_host_never_waits(options, monkeypatch):
+    from xent.backends.triton import flags
+
+    monkeypatch.setattr(flags, "eager", lambda device: False)
+    x, labels = torch.randn(5, 70, requires_grad=True), torch.tensor([0, 69, -100, 3, 4])
+    targets = [labels] if "shift" in options else [labels, torch.rand(5, 70)]
+    with waiting.forbidden():
+        for target in targets:
+            xent.cross_entropy(x, target, **options).sum().backward()
+        (xent.softmax(x, 1) + xent.log_softmax(x, 1)).square().sum().backward()
+        stats = xent.cross_entropy_with_stats(x, labels, **options)
+        (stats.loss.sum() + stats.entropy.sum()).backward()
+    assert x.grad.isfinite().all()
+    xent.check()
 
 
 def test_nll_of_a_wrong_label_is_told_later(monkeypatch):

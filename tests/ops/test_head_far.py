@@ -223,18 +223,19 @@ def test_every_tensor_is_on_the_gpu_and_no_number_is_asked_for(mixed, tight, dty
     labels, soft = empty(20, dtype=torch.int64), empty(20, 100, dtype=dtype)
     facts, factors = empty(5, 20, dtype=torch.float64), empty(6, 20, dtype=torch.float64)
     shapings = [(None, 1.0), (3.0, 0.5)]
-    for target, w, b, shaping in itertools.product((labels, soft), (None, empty(100)), (None, bias), shapings):
-        call = hidden, weight, b, target, w, -100, mixed, budget, *shaping
-        pulls = factors[0], factors[1] if mixed else None
-        for known, told in itertools.product((None, tuple(facts)), (False, target is labels)):
-            by_products = tuple(factors[2:]) if told else ()
-            found, grads = linear._run(call, known, (*pulls, *by_products), [True, True, b is not None])
-            assert {t.device.type for t in (*found, *grads)} == {"meta"}
-        assert {t.device.type for t in torch.ops.xent.linear_stats(*call)} == {"meta"}
-        head, _ = rows_of(call)
-        found = (
-            tiles.stats(head, mixed, budget)
-            if target is labels
-            else (tiles.run(head, mixed, budget, None, None, [False] * 3)[0],)
-        )
-        assert {t.device.type for part in found for t in part} == {"meta"}
+    with waiting.forbidden():
+        for target, w, b, shaping in itertools.product((labels, soft), (None, empty(100)), (None, bias), shapings):
+            call = hidden, weight, b, target, w, -100, mixed, budget, *shaping
+            pulls = factors[0], factors[1] if mixed else None
+            for known, told in itertools.product((None, tuple(facts)), (False, target is labels)):
+                by_products = tuple(factors[2:]) if told else ()
+                found, grads = linear._run(call, known, (*pulls, *by_products), [True, True, b is not None])
+                assert {t.device.type for t in (*found, *grads)} == {"meta"}
+            assert {t.device.type for t in torch.ops.xent.linear_stats(*call)} == {"meta"}
+            head, _ = rows_of(call)
+            found = (
+                tiles.stats(head, mixed, budget)
+                if target is labels
+                else (tiles.run(head, mixed, budget, None, None, [False] * 3)[0],)
+            )
+            assert {t.device.type for part in found for t in part} == {"meta"}

@@ -15,6 +15,7 @@ from torch.autograd import Function
 
 from .. import _algebra, _plan
 from ..backends import choose, triton
+from . import direct
 from .autograd import row_grad
 from .direct import ordinary, unwatched
 
@@ -50,16 +51,20 @@ def _dim(input: Tensor) -> int:
     return 0 if input.ndim == 1 else 1
 
 
-def _loss(input: Tensor, call: tuple) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The result, what its gradient is divided by, and two facts a row."""
+def _loss(input: Tensor, call: tuple, early: bool = False) -> tuple[Any, ...]:
+    """The result, what its gradient is divided by, two facts a row, and the gradient where it is asked for `early`."""
     target, *others, reduction, dtype = call
     dim = _dim(input)
+    rows = _plan.rows_of(input, dim)
     if target.is_floating_point():
         target = _plan.rows_of(target, dim)
-    loss, divisor, peak, rest = triton.loss(_plan.rows_of(input, dim), target, *others, reduction, dtype)
+    found = triton.loss_and_gradient(rows, target, *others, reduction, dtype) if early else None
+    if found is not None:
+        return found
+    loss, divisor, peak, rest = triton.loss(rows, target, *others, reduction, dtype)
     if reduction == "none":
         loss = loss.reshape(input.shape[:dim] + input.shape[dim + 1 :])
-    return loss, divisor, peak, rest
+    return loss, divisor, peak, rest, None
 
 
 class _Loss(Function):
@@ -69,7 +74,7 @@ class _Loss(Function):
     def forward(ctx: Any, input, call):  # pyright: ignore[reportIncompatibleMethodOverride]
         target, weight, *ctx.options = call
         ctx.save_for_backward(input, target, weight)
-        loss, *ctx.found = _loss(input, call)
+        loss, *ctx.found, ctx.gradient = _loss(input, call, input.nbytes <= direct.limit_elsewhere)
         return loss
 
     @staticmethod
@@ -82,12 +87,13 @@ class _Loss(Function):
             target = _plan.rows_of(target, dim)
         call = rows, target, weight, ignore_index, peak, rest
         share = grad.reshape(peak.shape) if reduction == "none" else grad
+        made, ctx.gradient = ctx.gradient, None  # never handed out twice
         if torch.is_grad_enabled() or not (unwatched() and ordinary(grad)) or is_legacy_batchedtensor(grad):
             ours, theirs = factors
             share = (share.to(torch.float64) / divisor).where(divisor != 0, 0.0).expand(peak.shape)
             gradient = row_grad(*call, ours * share, theirs * share if theirs else None)
         else:
-            gradient = triton.step(*call, share, None, None, divisor, factors)
+            gradient = triton.step(*call, share, None, made, divisor, factors, made=made is not None)
         return gradient.reshape(input.shape), None
 
 

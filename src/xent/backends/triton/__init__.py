@@ -101,6 +101,11 @@ def loss(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _calls().loss(*args)
 
 
-def step(*args: Any) -> Tensor:
+def loss_and_gradient(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
+    """See `calls.loss_and_gradient`."""
+    return _calls().loss_and_gradient(*args)
+
+
+def step(*args: Any, **how: Any) -> Tensor:
     """The gradient of :func:`loss`: see `calls.row_grad`."""
-    return _calls().row_grad(*args)
+    return _calls().row_grad(*args, **how)

@@ -100,21 +100,23 @@ def row_grad(
     out: Tensor | None = None,
     divisor: Tensor | None = None,
     factors: tuple[float, float] | None = None,
+    made: bool = False,
 ) -> Tensor:
-    """See `xent.backends.contract`. With `factors`, `hard` is what comes from upstream, of any float dtype."""
+    """See `xent.backends.contract`. With `factors`, `hard` is what comes from upstream, of any float dtype; `made`:
+    `out` holds the gradient for an upstream 1 already."""
     mixed = smooth is not None if factors is None else factors[1] != 0
     weight, weight_sum = _weights(class_weight, mixed)
     soft = target.is_floating_point()
     own = None
     if not soft:
         target = target.contiguous()
-        own = None if out is None else _own(rows, target)
+        own = _own(rows, target) if out is not None and out.data_ptr() == rows.data_ptr() else None
     out = torch.empty_like(rows) if out is None else out
     peak, rest = peak.contiguous(), rest.contiguous()
     if smooth is not None and smooth.stride() != hard.stride():
         hard, smooth = hard.contiguous(), smooth.contiguous()
     asked = programs.asked(target, weight, ignore_index, mixed, factors)
-    launch = programs.gradient(like(rows), like(out), asked, hard.stride(), hard.dtype, own is not None)
+    launch = programs.gradient(like(rows), like(out), asked, hard.stride(), hard.dtype, own is not None, made)
     with on(rows.device):
         halves = _halves(rows, target, weight, peak, rest, False) if soft else None
         launch(rows.device, rows, target, weight, weight_sum, peak, rest, own, halves, hard, smooth, divisor, out)
@@ -232,6 +234,39 @@ def loss(
         _find(plan.facts, rows, target, weight, weight_sum, into=(peak, rest, numbers, mass, None))
         plan.reduce(device, _one_block(numbers, 2, plan.sums), out, divisor)
     return out, divisor, peak, rest
+
+
+def loss_and_gradient(
+    rows: Tensor,
+    target: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    factors: tuple[float, float],
+    reduction: str,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
+    """`loss`, and the gradient for an upstream 1; None where the logits would be read no less."""
+    device, mixed, mean = rows.device, factors[1] != 0, reduction == "mean"
+    if reduction == "none" or target.is_floating_point():
+        return None
+    gradient = torch.empty_like(rows)
+    weight, weight_sum = _weights(class_weight, mixed)
+    asked = programs.asked(target, weight, ignore_index, mixed, factors)
+    plan = programs.loss_and_gradient(like(rows), like(gradient), asked, mean, dtype)
+    if plan is None:
+        return None
+    target, board = _looked_at(target, rows.shape[1], ignore_index), flags.board(device)
+    numbers = _numbers(rows, 4)  # losses, mass, peak, rest
+    mass, peak, rest = numbers[1], numbers[2], numbers[3]
+    out, divisor = rows.new_empty((), dtype=dtype), rows.new_empty((), dtype=torch.float64)
+    with on(device):
+        if mean:
+            plan.masses(device, target, weight, mass)
+            plan.total(device, _one_block(mass, 1, plan.mass_sums), divisor)
+        by = divisor if mean else _one(device)
+        plan.step(device, rows, target, weight, weight_sum, board, by, peak, rest, numbers, mass, gradient)
+        plan.reduce(device, _one_block(numbers, 2, plan.sums), out, divisor)
+    return out, divisor, peak, rest, gradient
 
 
 @cache

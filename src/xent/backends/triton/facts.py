@@ -100,7 +100,9 @@ def settle(
     out_peak, out_rest, out_picked, out_mass, out_mix,
     LABELS: tl.constexpr, UNSIGNED: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr, LOSS: tl.constexpr,
 ):  # fmt: skip
-    """What the label says, and the facts into place; with LOSS the loss of the row where `picked` would be."""
+    """What the label says, and the facts into place; with LOSS the loss of the row where `picked` would be. Returned is
+    what a gradient needs of them: of a row without a class, that of one class at 0."""
+    right, at, logit = live, n, peak
     rest = tl.where(tl.abs(peak) < _INFINITY, rest, float("nan"))
     peak = tl.where((rest == rest) | (tl.abs(peak) == _INFINITY), peak, float("nan"))
     picked = tl.where((rest == rest) | (picked == 0), picked, float("nan"))
@@ -134,6 +136,7 @@ def settle(
         tl.store(out_mass + n, mass, mask=live)
         if not LOSS:
             tl.store(out_mix + n, mix, mask=live)
+    return peak, rest, at, right, logit, mass
 
 
 @triton.jit(do_not_specialize=["ignore_index", "ours", "theirs", "V", "inner", "blocks", "so", "to", "count"])

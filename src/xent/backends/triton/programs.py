@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import facts, moments, sums, targets, writes
+from . import early, facts, moments, sums, targets, writes
 from .arithmetic import WIDE
 from .cut import Like, folds, kind_of, like, power, reading, writing
 from .launch import Launch
@@ -114,10 +114,16 @@ def split(rows: Like, other: Like, weight: torch.dtype | None, moment: bool) -> 
 
 @lru_cache(4096)
 def gradient(
-    rows: Like, out: Like, asked: Asked, hard: tuple[int, ...], upstream: torch.dtype, own: bool = False
+    rows: Like,
+    out: Like,
+    asked: Asked,
+    hard: tuple[int, ...],
+    upstream: torch.dtype,
+    own: bool = False,
+    made: bool = False,
 ) -> Launch:
     """Of `writes.gradient`, for an upstream number a row of these strides and this dtype, or one number; `own`: the
-    logits of the labels are given."""
+    logits of the labels are given; `made`: so is the gradient for a 1."""
     kind = kind_of(rows.shape[1], rows.dtype, asked.target, asked.weight)
     c = writing(rows, kind)
     place = (rows.shape[1], c.inner, c.blocks, *c.strides(rows), *c.strides(asked.soft), *c.strides(out))
@@ -133,6 +139,7 @@ def gradient(
         FOLDS=folds(kind, c.tile),
         T=power(c.tiles),
         OWN=own,
+        MADE=made,
         **c.layout(*tensors),
         **asked.choice(),
     )
@@ -241,6 +248,48 @@ def loss(rows: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Loss:
     return Loss(summary(rows, asked, dtype, torch.float64), plan, reduce)
 
 
+class Early(NamedTuple):
+    """The launches of a loss whose gradient is made with it."""
+
+    masses: Launch
+    mass_sums: Sums
+    total: Launch
+    """Of the masses: what a mean is divided by."""
+    step: Launch
+    sums: Sums
+    reduce: Launch
+
+
+@lru_cache(4096)
+def loss_and_gradient(rows: Like, out: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Early | None:
+    """Of labels whose rows are one tile each; None for others, which would be read twice all the same."""
+    count, classes = rows.shape[0] * rows.shape[2], rows.shape[1]
+    kind, back = (kind_of(classes, rows.dtype, d, asked.target, asked.weight) for d in (dtype, None))
+    c = writing(rows, kind)
+    if asked.soft is not None or reading(rows, kind).tiles > 1 or writing(rows, back).tiles > 1:
+        return None
+    plan, unsigned, weighted = shrinks(1, count, count), asked.target is torch.uint64, asked.weight is not None
+    label = (asked.ignore_index, classes, count)
+    masses = Launch(early.masses, (-(-count // 1024), 1), label, 4, UNSIGNED=unsigned, WEIGHTED=weighted, B=1024)
+    step = Launch(
+        early.step,
+        c.grid,
+        (*asked.options, classes, c.inner, c.blocks, *c.strides(rows), *c.strides(out)),
+        c.warps,
+        KIND=kind,
+        BACK=back,
+        UNSIGNED=unsigned,
+        WEIGHTED=weighted,
+        MIXED=asked.mixed,
+        R=c.rows,
+        B=c.tile,
+        FOLDS=folds(kind, c.tile),
+        **c.layout(rows, out),
+    )
+    whole = loss(rows, asked, mean, dtype)
+    return Early(masses, plan, total(1, plan.left, plan.stride), step, whole.sums, whole.reduce)
+
+
 def forget() -> None:
     """Launches as they are cut now, for whoever has changed the shapes of programs."""
     for remembered in (
@@ -256,5 +305,6 @@ def forget() -> None:
         shrinks,
         total,
         loss,
+        loss_and_gradient,
     ):
         remembered.cache_clear()

@@ -103,6 +103,62 @@ def _halves(sums, n, live, tiles, count, R: tl.constexpr, T: tl.constexpr):
     return top, added(tl.load(spot + count, mask=there, other=0.0), R, T, 0)
 
 
+@triton.jit
+def _push(
+    x, peak, rest, hard, smooth, mass, top, off, weight, weight_sum, V,
+    KIND: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+    FOLDS: tl.constexpr,
+):  # fmt: skip
+    """``hard mass p + smooth (sum(w) p - w)``; which class is a peak with most of the row, and ``1 + rest`` times the
+    gradient there, where `top` of the mass is asked of it and `off` of the others."""
+    scale = hard * mass
+    lifted = hard * (off - top * rest)
+    at_peak = (x == peak[:, None].to(x.dtype)) & (rest < 1.0)[:, None]
+    if MIXED:
+        whole = tl.load(weight_sum) if WEIGHTED else V.to(tl.float64)
+        scale += smooth * whole
+        if WEIGHTED:
+            w = load_weight(weight, V, B).to(x.dtype)
+            of_peak = added(tl.where(at_peak, w, 0.0), R, B, FOLDS)  # the only one there, where it matters
+        else:
+            of_peak = tl.zeros_like(hard) + 1.0
+        lifted += smooth * (whole - of_peak * (1.0 + rest))
+    factor = tl.where(scale != 0, scale / (1.0 + rest), 0.0)
+    value = scaled_probability(x, peak, factor, KIND)
+    if MIXED:
+        pull = smooth[:, None].to(x.dtype)
+        value -= (pull * w) if WEIGHTED else pull
+    return value, at_peak, lifted
+
+
+@triton.jit
+def pull_of_labels(
+    x, peak, rest, hard, smooth, at, right, logit, mass, weight, weight_sum, V,
+    KIND: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
+    FOLDS: tl.constexpr,
+):  # fmt: skip
+    """The gradient of a tile, its rows asked for the classes `at`, whose logits and weights are `logit` and `mass`."""
+    hard = tl.where(mass != 0, hard, 0.0)
+    smooth = tl.where(right, smooth, 0.0)
+    top = tl.where(logit == peak, mass, 0.0)
+    x = x.to(tl.float64 if KIND == WIDE else tl.float32)
+    value, at_peak, lifted = _push(
+        x, peak, rest, hard, smooth, mass, top, mass - top, weight, weight_sum, V,
+        KIND, WEIGHTED, MIXED, R, B, FOLDS,
+    )  # fmt: skip
+    at -= tl.program_id(1).to(tl.int64) * B
+    here = tl.where(right & (at >= 0) & (at < B), at, -1).to(tl.int32)
+    kept, added_to = tl.zeros_like(hard) + 1.0, -hard * mass
+    if not MIXED:  # the label is the only class that anything is subtracted from, so the only one to be lifted
+        lift = (logit == peak) & (rest < 1.0)
+        kept, added_to = tl.where(lift, 0.0, 1.0), tl.where(lift, lifted / (1.0 + rest), added_to)
+    at_label = tl.fma(value, kept[:, None].to(x.dtype), added_to[:, None].to(x.dtype))
+    value = tl.where(tl.arange(0, B)[None, :] == here[:, None], at_label, value)
+    if MIXED:
+        value = tl.where(at_peak, (lifted / (1.0 + rest))[:, None].to(x.dtype), value)
+    return value
+
+
 @triton.jit(
     do_not_specialize=[
         "ignore_index", "ours", "theirs", "V", "inner", "blocks", "so", "to", "oo", "ho", "tiles", "count",
@@ -112,11 +168,15 @@ def gradient(
     rows, target, weight, weight_sum, peak_at, rest_at, own_at, sums, hard_at, smooth_at, divisor_at, out,
     ignore_index, ours, theirs, V, inner, blocks, so, sv, si, to, tv, ti, oo, ov, oi, ho, hi, tiles, count,
     KIND: tl.constexpr, LABELS: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr, LOSS: tl.constexpr,
-    OWN: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, R: tl.constexpr, B: tl.constexpr,
-    FOLDS: tl.constexpr, T: tl.constexpr,
+    OWN: tl.constexpr, MADE: tl.constexpr, FAR: tl.constexpr, CU: tl.constexpr, IU: tl.constexpr, R: tl.constexpr,
+    B: tl.constexpr, FOLDS: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     """``hard (mass p - a) + smooth (sum(w) p - w)``. With LOSS the two factors come from one upstream number a row;
-    with OWN the logits of the labels come beside the rows, over which another program may have written."""
+    with OWN the logits of the labels come beside the rows, over which another program may have written. With MADE the
+    gradient for an upstream 1 is there already."""
+    if MADE:  # noqa: SIM102  (known beforehand, the other is not)
+        if tl.load(hard_at).to(tl.float32) == 1.0:
+            return
     o, i, live, n = place(inner, blocks, R, IU)
     x = load_tile(rows, o, i, live, so, sv, si, V, B, FAR, CU, IU, -_INFINITY)
     peak, rest = _facts(peak_at, rest_at, n, live)
@@ -136,45 +196,20 @@ def gradient(
         mass = tl.where(right, 1.0, 0.0).to(tl.float64)
         if WEIGHTED:
             mass = tl.load(weight + at, mask=right, other=0.0).to(tl.float64)
-        hard = tl.where(mass != 0, hard, 0.0)
-        smooth = tl.where(right, smooth, 0.0)
-        top = tl.where(logit == peak, mass, 0.0)
-        off = mass - top
+        value = pull_of_labels(
+            x, peak, rest, hard, smooth, at, right, logit, mass, weight, weight_sum, V,
+            KIND, WEIGHTED, MIXED, R, B, FOLDS,
+        )  # fmt: skip
     else:
         top, off = _halves(sums, n, live, tiles, count, R, T)
-        mass = top + off
-    scale = hard * mass
-    lifted = hard * (off - top * rest)
-    x = x.to(tl.float64 if KIND == WIDE else tl.float32)
-    at_peak = (x == peak[:, None].to(x.dtype)) & (rest < 1.0)[:, None]
-    if MIXED:
-        whole = tl.load(weight_sum) if WEIGHTED else V.to(tl.float64)
-        scale += smooth * whole
-        if WEIGHTED:
-            w = load_weight(weight, V, B).to(x.dtype)
-            of_peak = added(tl.where(at_peak, w, 0.0), R, B, FOLDS)  # the only one there, where it matters
-        else:
-            of_peak = tl.zeros_like(hard) + 1.0
-        lifted += smooth * (whole - of_peak * (1.0 + rest))
-    factor = tl.where(scale != 0, scale / (1.0 + rest), 0.0)
-    value = scaled_probability(x, peak, factor, KIND)
-    if MIXED:
-        pull = smooth[:, None].to(x.dtype)
-        value -= (pull * w) if WEIGHTED else pull
-    if LABELS == 1:
-        at -= tl.program_id(1).to(tl.int64) * B
-        here = tl.where(right & (at >= 0) & (at < B), at, -1).to(tl.int32)
-        kept, added_to = tl.zeros_like(hard) + 1.0, -hard * mass
-        if not MIXED:  # the label is the only class that anything is subtracted from, so the only one to be lifted
-            lift = (logit == peak) & (rest < 1.0)
-            kept, added_to = tl.where(lift, 0.0, 1.0), tl.where(lift, lifted / (1.0 + rest), added_to)
-        at_label = tl.fma(value, kept[:, None].to(x.dtype), added_to[:, None].to(x.dtype))
-        value = tl.where(tl.arange(0, B)[None, :] == here[:, None], at_label, value)
-    else:
+        x = x.to(tl.float64 if KIND == WIDE else tl.float32)
+        value, at_peak, lifted = _push(
+            x, peak, rest, hard, smooth, top + off, top, off, weight, weight_sum, V,
+            KIND, WEIGHTED, MIXED, R, B, FOLDS,
+        )  # fmt: skip
         a = load_tile(target, o, i, live, to, tv, ti, V, B, FAR, CU, IU, 0.0).to(x.dtype)
         a = a * load_weight(weight, V, B).to(x.dtype) if WEIGHTED else a
         value -= hard[:, None].to(x.dtype) * a
-    if MIXED or LABELS == 2:
         value = tl.where(at_peak, (lifted / (1.0 + rest))[:, None].to(x.dtype), value)
     store_tile(out, value, o, i, live, oo, ov, oi, V, B, FAR, CU, IU)
 

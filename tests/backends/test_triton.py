@@ -106,6 +106,22 @@ def test_softmax_and_its_gradient_are_those_of_the_reference(classes, dtype):
     close(got, want, budget(dtype), (p * (slope.double().abs() + mean)).to(dtype))
 
 
+@DTYPES
+@pytest.mark.parametrize("log", [False, True])
+def test_the_short_way_of_softmax_is_the_long_way(log, dtype, monkeypatch):
+    function = xent.log_softmax if log else xent.softmax
+    slope = torch.rand(4, 70, 3).to(dtype)
+    x = torch.randn(4, 70, 3).to(dtype).requires_grad_()
+    found, ways = [], []
+    for serves in (xent.ops.direct.serves_softmax, lambda *_: False):
+        monkeypatch.setattr(xent.ops.direct, "serves_softmax", serves)
+        out = function(x, 1)
+        found.append((out, *torch.autograd.grad(out, x, slope)))
+        ways.append(type(out.grad_fn).__name__)
+    assert ways[0] != ways[1]
+    same(*found)
+
+
 def losses_and_gradient(rows, target, **options):
     x = rows.detach().requires_grad_()
     out = xent.cross_entropy(x, target, **options)

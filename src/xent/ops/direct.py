@@ -1,4 +1,4 @@
-"""The short way: the loss of plain eager CPU tensors, around the dispatcher and the algebra's tensors.
+"""The short way: the loss of plain eager CPU tensors, and softmax anywhere, around the dispatcher and the algebra.
 
 A call of 64 rows of 10 classes is 1 us of arithmetic and 30 of torch's autograd; each tensor operation would add 2 to
 10. So the kernels are given the two factors of the algebra as numbers, and give back a number. Whoever traces,
@@ -17,7 +17,7 @@ from torch.autograd import Function, forward_ad
 from torch.nn import Parameter
 
 from .. import _algebra, _check, _plan
-from ..backends import choose, native, pages
+from ..backends import choose, native, pages, reference
 from .autograd import row_grad, softmax_grad
 
 _op = torch.ops.xent
@@ -197,13 +197,13 @@ def _gradient(ctx: Any, grad: Tensor, input, target, weight, row_grad: Callable[
 
 
 def serves_softmax(input: Tensor, dtype: torch.dtype) -> bool:
-    """As `serves`, for a softmax that keeps the dtype."""
+    """As `serves`, for a softmax that keeps the dtype; on a GPU too."""
     return (
         not torch.compiler.is_compiling()
         and unwatched()
-        and _plain(input)
+        and ordinary(input)
         and input.dtype is dtype
-        and choose(_CPU) is native
+        and choose(input.device) is not reference
         and input.numel() > 0
     )
 
@@ -212,27 +212,29 @@ def softmax(input: Tensor, dim: int, log: bool) -> Tensor:
     """``p`` or ``log p`` over `dim`; everything has passed the door and `serves_softmax`."""
     if input.requires_grad and torch.is_grad_enabled():
         return _apply_softmax(input, dim, log)
-    return native.softmax(_plan.rows_of(input, dim), log, input.dtype)[0].reshape(input.shape)
+    backend = choose(input.device)
+    return backend.softmax(_plan.rows_of(input, dim), log, input.dtype)[0].reshape(input.shape)
 
 
 class _Softmax(Function):
     @staticmethod
     def forward(ctx: Any, input, dim, log):  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(input)
-        ctx.dim, ctx.log = dim, log
-        out, *ctx.facts = native.softmax(_plan.rows_of(input, dim), log, input.dtype)
+        ctx.dim, ctx.log, ctx.backend = dim, log, choose(input.device)
+        out, *ctx.facts = ctx.backend.softmax(_plan.rows_of(input, dim), log, input.dtype)
         return out.reshape(input.shape)
 
     @staticmethod
     def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         (input,) = ctx.saved_tensors
         rows, slope, (peak, rest) = _plan.rows_of(input, ctx.dim), _plan.rows_of(grad, ctx.dim), ctx.facts
-        watched = torch.is_grad_enabled() or not (unwatched() and _plain(grad)) or is_legacy_batchedtensor(grad)
+        watched = torch.is_grad_enabled() or not (unwatched() and ordinary(grad)) or is_legacy_batchedtensor(grad)
         if ctx.log:  # g - p sum(g) is the gradient of a loss whose attraction is g, negated
-            once = torch.full((), -1.0, dtype=torch.float64, device=_CPU).expand(rest.shape)
-            gradient = (row_grad if watched else native.row_grad)(rows, slope, None, -100, peak, rest, once, None)
+            once = torch.full((), -1.0, dtype=torch.float64, device=input.device).expand(rest.shape)
+            pull = row_grad if watched else ctx.backend.row_grad
+            gradient = pull(rows, slope, None, -100, peak, rest, once, None)
         else:
-            gradient = (softmax_grad if watched else native.softmax_grad)(rows, peak, rest, slope)
+            gradient = (softmax_grad if watched else ctx.backend.softmax_grad)(rows, peak, rest, slope)
         return gradient.reshape(input.shape), None, None
 
 

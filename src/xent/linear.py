@@ -36,9 +36,9 @@ def linear_cross_entropy(
     The logits are made and used a tile at a time, in the dtype that :func:`torch.nn.functional.linear` gives them.
     A mean or a sum makes the gradients in the forward pass, with three matrix products; ``reduction='none'``, a
     second backward pass and float16 make the logits twice. Without a gradient there is one product. Ignored rows cost
-    none. `token_weight`, `num_items`, `all_ignored`, `dtype`, `shift`, `softcap`, `logit_scale` and `z_loss` are those
-    of :func:`cross_entropy`; with `z_loss` the gradient makes the logits again, and for that of a `logit_scale` all are
-    there at once, as for any tensor of one under :func:`torch.compile`.
+    none, on a CPU. `token_weight`, `num_items`, `all_ignored`, `dtype`, `shift`, `softcap`, `logit_scale` and `z_loss`
+    are those of :func:`cross_entropy`; with `z_loss` the gradient makes the logits again, and for that of a
+    `logit_scale` all are there at once, as for any tensor of one under :func:`torch.compile`.
 
     Shape:
         `input` ``(..., D)`` of any leading dimensions, ``N`` rows in all; `linear_weight` ``(V, D)`` or
@@ -52,7 +52,8 @@ def linear_cross_entropy(
     Memory: `memory_budget` is how many bytes there may be beside inputs and results (but for some numbers a row): a
     tile of logits, and float32 sums of 16-bit gradients. The least is a tile of 16 MB and what it needs. Where whole
     rows of logits are too long for it, they are made twice. The default is 512 MiB for the tile, and the sums on top.
-    The loss has the same bits for every budget; gradients differ by the order of float32 additions.
+    The loss has the same bits for every budget (on a GPU the matrix library may round logits by the shape of a tile);
+    gradients differ by the order of float32 additions.
 
     Raises:
         TargetError: a label is neither a class nor `ignore_index`.

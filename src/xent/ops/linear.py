@@ -19,7 +19,7 @@ from .. import _algebra
 from .._plan import LinearPlan, Shaping
 from ..backends import choose
 from ..summary import RowSummary
-from . import losses, tiles
+from . import device_linear, losses, tiles
 from .autograd import row_grad, row_terms
 from .head import Factors, Head, rows_of
 from .rules import Rule
@@ -110,27 +110,34 @@ class _Loss(Function):
     with the logits, and wait for the number of the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, hidden, weight, bias, rest, plan, factors):  # pyright: ignore[reportIncompatibleMethodOverride]
-        found = _ops.linear_step(hidden, weight, bias, *rest, *factors, ctx.needs_input_grad[:3])
-        ctx.rest, ctx.factors, ctx.facts, ctx.gradients = rest, factors, found[:5], found[5:]
+    def forward(ctx: Any, hidden, weight, bias, target, plan):  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.rest, wanted = _rest(plan, target), ctx.needs_input_grad[:3]
         ctx.save_for_backward(hidden, weight, bias)
-        hard, smooth, mass = (term.unsqueeze(1) for term in _terms_of(ctx.facts, weight, rest))
+        if device_linear.serves(plan):
+            made = device_linear.step(plan, (hidden, weight, bias), target, list(wanted))
+            ctx.facts, ctx.gradients = (made.peak, made.rest, *(made.peak,) * 3), made.gradients  # two are read
+            ctx.factors = lambda: _shared(made.divisor, torch.ones_like(made.peak), plan)
+            return made.loss
+        factors = _expected(plan, target)
+        found = _ops.linear_step(hidden, weight, bias, *ctx.rest, *factors, wanted)
+        ctx.facts, ctx.gradients, ctx.factors = found[:5], found[5:], lambda: factors
+        hard, smooth, mass = (term.unsqueeze(1) for term in _terms_of(ctx.facts, weight, ctx.rest))
         return losses.reduced(hard, smooth, mass, plan)
 
     @staticmethod
     def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         head, wanted = ctx.saved_tensors, list(ctx.needs_input_grad[:3])
         if _watched(grad):
-            hard, smooth = ctx.factors
+            hard, smooth = ctx.factors()
             smooth = None if smooth is None else grad * smooth
-            return *_written_out(head, ctx.rest, ctx.facts, grad * hard, smooth), None, None, None
+            return *_written_out(head, ctx.rest, ctx.facts, grad * hard, smooth), None, None
         gradients, ctx.gradients = ctx.gradients, None  # never handed out twice
         if gradients is None:  # a second pass has the bits of the first
-            gradients = _ops.linear_grad(*head, *ctx.rest, *ctx.facts, *ctx.factors, wanted)
+            gradients = _ops.linear_grad(*head, *ctx.rest, *ctx.facts, *ctx.factors(), wanted)
         for gradient, want in zip(gradients, wanted, strict=True):
             if want:
                 choose(gradient.device).rescale(gradient, grad)
-        return *(g if want else None for g, want in zip(gradients, wanted, strict=True)), None, None, None
+        return *(g if want else None for g, want in zip(gradients, wanted, strict=True)), None, None
 
 
 class _Terms(Function):
@@ -221,7 +228,7 @@ def cross_entropy(plan: LinearPlan) -> Tensor:
     """The loss that `plan` asks for; each place of a K-dimensional head is a head of its own."""
     if not _derived_otherwise(plan) and _factors_known(plan):
         *head, target = _of_place(plan, 0)
-        return _Loss.apply(*head, _rest(plan, target), plan, _expected(plan, target))
+        return _Loss.apply(*head, target, plan)
     terms = _terms_written_out if _derived_otherwise(plan) else _terms
     places = [terms(plan, k) for k in range(plan.weight.shape[1])]
     hard, smooth, mass = (torch.stack(of_place, 1) for of_place in zip(*places, strict=True))
@@ -304,8 +311,12 @@ def _expected(plan: LinearPlan, target: Tensor) -> tuple[Tensor, Tensor | None]:
             mass = mass * plan.class_weight.to(torch.float64)[label.clamp_min(0)]
     token = losses.token_weight(plan, mass.shape)
     share = one if token is None else token
-    if plan.sums.reduction == "mean":
-        divisor = losses.divisor(mass, token, plan)
+    return _shared(losses.divisor(mass, token, plan) if plan.sums.reduction == "mean" else None, share, plan)
+
+
+def _shared(divisor: Tensor | None, share: Tensor, plan: LinearPlan) -> tuple[Tensor, Tensor | None]:
+    """The factors of rows whose losses count `share` each, divided by one number."""
+    if divisor is not None:
         share = (share / divisor.where(divisor != 0, 1.0)).where(divisor != 0, 0.0)
     ours, theirs = _algebra.factors(plan.smoothing, plan.classes)
     return ours * share, theirs * share if plan.smoothing > 0 else None

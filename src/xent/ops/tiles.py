@@ -32,7 +32,7 @@ def run(
     # a GPU makes the logits in one product a tile: the same tiles again, or other bits would come the second time
     sums = wanted[1] or factors is None or not at_hand(head.hidden)
     tiles = _plan.tiles(rows, classes, width, head.hidden.dtype, budget, head.soft, sums)
-    room = _room(head.hidden, tiles, classes)
+    room = room_for(head.hidden, tiles, classes)
     if factors is None and not at_hand(head.hidden):
         return _facts_of(head, tiles, room, mixed), (None, None, None)
     if factors is None:  # in the room that a gradient would take later, of which no more is touched than a block
@@ -45,8 +45,8 @@ def run(
     sums, found = Sums(head, tiles, wanted), []
     for columns in steps(classes, tiles.classes):
         for at in steps(rows, tiles.rows):
-            seen = None if facts else _Facts(head, at, mixed)
-            tile = _logits(head, at, columns, room, seen)
+            seen = None if facts else _Facts(head, at, mixed, _in_one(tiles, room, classes))
+            tile = products(head, at, columns, room, seen)
             found.append(seen.merged() if seen else RowSummary(*(fact[at] for fact in facts or ())))
             pulls = factors.of(at)
             unit = sums.unit(at, found[-1], pulls)
@@ -54,13 +54,13 @@ def run(
     return facts or _together(found), sums.finished()
 
 
-def _room(hidden: Tensor, tiles: Tiles, classes: int) -> Tensor:
+def room_for(hidden: Tensor, tiles: Tiles, classes: int) -> Tensor:
     """Memory for a tile. One of some classes has a column more, for those outside it (`_pull`)."""
     width = classes if tiles.classes >= classes else tiles.classes + 64  # rows stay aligned
     return pages.empty_like(hidden.new_empty(1).expand(tiles.rows, width))
 
 
-def _logits(head: Head, rows: slice, columns: slice, room: Tensor, seen: "_Facts | None" = None) -> Tensor:
+def products(head: Head, rows: slice, columns: slice, room: Tensor, seen: "_Facts | None" = None) -> Tensor:
     """``hidden @ weight.T + bias`` of a tile, in blocks of one shape; their facts while they are in the cache."""
     tile = room[: rows.stop - rows.start, : columns.stop - columns.start]
     high, wide = _block(tile)
@@ -82,19 +82,24 @@ def _block(tile: Tensor) -> tuple[int, int]:
     return (_plan.block_rows(tile.dtype), CLASSES) if at_hand(tile) else (tile.shape[0], tile.shape[1])
 
 
+def _in_one(tiles: Tiles, room: Tensor, classes: int) -> bool:
+    """Does a block have all classes of its rows?"""
+    return min(tiles.classes, _block(room)[1]) >= classes
+
+
 def _within(part: slice, whole: slice) -> slice:
     return slice(part.start - whole.start, part.stop - whole.start)
 
 
 class _Facts:
-    """The facts of some rows, gathered block by block: all rows of a block of classes, then of the next."""
+    """The facts of some rows, gathered block by block: all rows of a block of classes, then of the next; and where
+    `told` the logit of the label of each row."""
 
-    def __init__(self, head: Head, rows: slice, mixed: bool) -> None:
-        self.head, self.rows, self.mixed = head, rows, mixed
+    def __init__(self, head: Head, rows: slice, mixed: bool, whole: bool, told: bool = False) -> None:
+        self.head, self.rows, self.mixed, self.whole, self.told = head, rows, mixed, whole, told
         self.parts: list[RowSummary] = []
         self.spans: list[Tensor | float] = []
-        self.own = self._numbers(1)[0].zero_()
-        """The logit of the label of each row."""
+        self.own = torch.zeros(0) if whole and not told else self._numbers(1)[0].zero_()
 
     def _numbers(self, count: int) -> Tensor:
         size = count, self.rows.stop - self.rows.start
@@ -102,6 +107,9 @@ class _Facts:
 
     def add(self, rows: slice, columns: slice, block: Tensor) -> None:
         head = self.head
+        if self.whole:
+            self._look_at_whole(rows, block)
+            return
         weight = head.class_weight if self.mixed or head.soft else None
         weight = None if weight is None else weight[columns]
         if rows.start == self.rows.start:  # room for all rows at once: what lives on between blocks splits the heap
@@ -125,8 +133,28 @@ class _Facts:
         for into, fact in zip(self.parts[-1], facts, strict=True):
             into[at] = fact.squeeze(1)
 
+    def _look_at_whole(self, rows: slice, block: Tensor) -> None:
+        head, all_rows = self.head, self.rows.stop - self.rows.start
+        for piece in head.pieces(block):
+            at = slice(rows.start + piece.start, rows.start + piece.stop)
+            logits, target = head.shaped(block[piece]), head.target[at]
+            asked = target.unsqueeze(2) if head.soft else target, head.class_weight, IGNORED, self.mixed
+            facts = choose(block.device).row_summary(logits.unsqueeze(2), *asked)
+            facts = RowSummary(*(fact.squeeze(1) for fact in facts))
+            if self.told and not head.soft:
+                self.own[_within(at, self.rows)] = logits.gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1)
+            if at.stop - at.start == all_rows:
+                self.parts.append(facts)
+                continue
+            if not self.parts:  # room for all rows at once, as below
+                self.parts.append(RowSummary(*self._numbers(len(RowSummary._fields))))
+            for into, fact in zip(self.parts[0], facts, strict=True):
+                into[_within(at, self.rows)] = fact
+
     def merged(self) -> RowSummary:
-        """Of whole rows; what a label picks is known only now that the peak is."""
+        """Of whole rows; what a label picks in parts of them is known only now that the peak is."""
+        if self.whole:
+            return self.parts[0]
         whole = summary.merge(self.parts, self.spans if self.mixed else None)
         if self.head.soft:
             return whole
@@ -143,9 +171,9 @@ def _facts_of(head: Head, tiles: Tiles, room: Tensor, mixed: bool) -> RowSummary
     """Of all rows, from tiles of some classes."""
     found = []
     for at in steps(head.hidden.shape[0], tiles.rows):
-        seen = _Facts(head, at, mixed)
+        seen = _Facts(head, at, mixed, _in_one(tiles, room, head.weight.shape[0]))
         for columns in steps(head.weight.shape[0], tiles.classes):
-            _logits(head, at, columns, room, seen)
+            products(head, at, columns, room, seen)
         found.append(seen.merged())
     return _together(found)
 
@@ -169,18 +197,18 @@ def stats(head: Head, mixed: bool, budget: int | None) -> tuple[RowSummary, Spre
     where a block of whole rows has room, and made again where not."""
     (rows, width), classes, dtype = head.hidden.shape, head.weight.shape[0], head.hidden.dtype
     tiles = _plan.tiles(rows, classes, width, dtype, budget, head.soft, True)
-    room, facts, spreads = _room(head.hidden, tiles, classes), [], []  # that of the gradient, which takes it next
+    room, facts, spreads = room_for(head.hidden, tiles, classes), [], []  # that of the gradient, which takes it next
     if tiles.classes >= classes:
         tiles = replace(tiles, rows=min(tiles.rows, _block(room)[0]))
     for at in steps(rows, tiles.rows):
-        seen = _Facts(head, at, mixed)
+        seen = _Facts(head, at, mixed, _in_one(tiles, room, classes), told=True)
         for columns in steps(classes, tiles.classes):
-            _logits(head, at, columns, room, seen)
+            products(head, at, columns, room, seen)
         facts.append(seen.merged())
         walk = _Walk(head, facts[-1].peak, seen.own)
         for columns in steps(classes, tiles.classes):
             if tiles.classes < classes:
-                _logits(head, at, columns, room)
+                products(head, at, columns, room)
             walk.add(room[: at.stop - at.start, : columns.stop - columns.start], columns.start)
         spreads.append(Spread(seen.own, walk.moment, walk.argmax, walk.above))
     return _together(facts), Spread(*map(torch.cat, zip(*spreads, strict=True)))

@@ -106,6 +106,11 @@ def loss_and_gradient(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tenso
     return _calls().loss_and_gradient(*args)
 
 
+def tiled(*args: Any) -> Any:
+    """See `calls.Tiled`."""
+    return _calls().Tiled(*args)
+
+
 def step(*args: Any, **how: Any) -> Tensor:
     """The gradient of :func:`loss`: see `calls.row_grad`."""
     return _calls().row_grad(*args, **how)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ... import _check
 from ...summary import RowSummary
+from ..contract import IGNORED
 from . import flags, programs
 from .cut import like
 from .launch import on
@@ -53,11 +54,14 @@ def labels(target: Tensor, classes: int, ignore_index: int) -> Tensor:
     return out
 
 
-def _find(plan: programs.Facts, rows: Tensor, *given: Tensor | None, into: tuple[Tensor | None, ...]) -> None:
-    """The facts that `plan` finds for target, class weights and their sum: peak, rest, picked, mass, mix."""
+def _find(
+    plan: programs.Facts, rows: Tensor, *given: Tensor | None, into: tuple[Tensor | None, ...], board: Tensor | None
+) -> None:
+    """The facts that `plan` finds for target, class weights and their sum: peak, rest, picked, mass, mix; a label that
+    is no class is noted on the `board`."""
     device = rows.device
     partial = None if plan.merge is None else _numbers(rows, 6 * plan.tiles)
-    tensors = (rows, *given, flags.board(device), partial, *into)
+    tensors = (rows, *given, board, partial, *into)
     plan.summary(device, *tensors)
     if plan.merge is not None:
         plan.merge(device, *tensors)
@@ -73,7 +77,7 @@ def row_summary(
     plan = programs.summary(like(rows), asked, torch.float32, torch.float64)  # whoever asks may want a float32 loss
     out = [_numbers(rows)[0] for _ in range(5)]  # not parts of one: what an op returns may not overlap
     with on(rows.device):
-        _find(plan, rows, target, weight, weight_sum, into=tuple(out))
+        _find(plan, rows, target, weight, weight_sum, into=tuple(out), board=flags.board(rows.device))
     return RowSummary(*out)
 
 
@@ -146,7 +150,7 @@ def softmax(rows: Tensor, log: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor
     peak, rest = _numbers(rows)[0], _numbers(rows)[0]
     plan = programs.summary(like(rows), programs.asked(None, None, -100, False), dtype)
     with on(rows.device):
-        _find(plan, rows, rows, None, None, into=(peak, rest, None, None, None))
+        _find(plan, rows, rows, None, None, into=(peak, rest, None, None, None), board=None)
         programs.softmax(like(rows), like(out), log)(rows.device, rows, peak, rest, out)
     return out, peak, rest
 
@@ -216,7 +220,7 @@ def loss(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loss in `dtype` (of each row for ``"none"``), what a gradient is divided by, `peak` and `rest`."""
-    device, mixed = rows.device, factors[1] != 0
+    device, mixed, board = rows.device, factors[1] != 0, flags.board(rows.device)
     target = _looked_at(target, rows.shape[1], ignore_index)
     weight, weight_sum = _weights(class_weight, mixed)
     asked = programs.asked(target, weight, ignore_index, mixed, factors)
@@ -226,14 +230,41 @@ def loss(
         losses = peak.new_empty(peak.shape, dtype=dtype)
         with on(device):
             facts = programs.summary(like(rows), asked, dtype, dtype)
-            _find(facts, rows, target, weight, weight_sum, into=(peak, rest, losses, mass, None))
+            _find(
+                facts,
+                rows,
+                target,
+                weight,
+                weight_sum,
+                into=(peak, rest, losses, mass, None),
+                board=board,
+            )
         return losses, _one(device), peak, rest
     plan = programs.loss(like(rows), asked, reduction == "mean", dtype)
     out, divisor = rows.new_empty((), dtype=dtype), rows.new_empty((), dtype=torch.float64)
     with on(device):
-        _find(plan.facts, rows, target, weight, weight_sum, into=(peak, rest, numbers, mass, None))
-        plan.reduce(device, _one_block(numbers, 2, plan.sums), out, divisor)
+        _find(
+            plan.facts,
+            rows,
+            target,
+            weight,
+            weight_sum,
+            into=(peak, rest, numbers, mass, None),
+            board=board,
+        )
+        _reduce(plan.reduction, numbers, out, divisor)
     return out, divisor, peak, rest
+
+
+def _reduce(plan: programs.Reduction, numbers: Tensor, out: Tensor, divisor: Tensor) -> None:
+    """Losses and masses, a row of numbers each, into a result and what it was divided by."""
+    plan.reduce(numbers.device, _one_block(numbers, 2, plan.sums), out, divisor)
+
+
+def _divide(plan: programs.Divisor, target: Tensor, weight: Tensor | None, mass: Tensor, divisor: Tensor) -> None:
+    """Labels and class weights into what each label counts, and what a mean is divided by."""
+    plan.masses(mass.device, target, weight, mass)
+    plan.total(mass.device, _one_block(mass, 1, plan.sums), divisor)
 
 
 def loss_and_gradient(
@@ -247,13 +278,12 @@ def loss_and_gradient(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
     """`loss`, and the gradient for an upstream 1; None where the logits would be read no less."""
     device, mixed, mean = rows.device, factors[1] != 0, reduction == "mean"
-    if reduction == "none" or target.is_floating_point():
+    if reduction == "none":
         return None
-    gradient = torch.empty_like(rows)
     weight, weight_sum = _weights(class_weight, mixed)
-    asked = programs.asked(target, weight, ignore_index, mixed, factors)
-    plan = programs.loss_and_gradient(like(rows), like(gradient), asked, mean, dtype)
-    if plan is None:
+    gradient, asked = torch.empty_like(rows), programs.asked(target, weight, ignore_index, mixed, factors)
+    step = programs.step(like(rows), like(gradient), asked, dtype)
+    if step is None:
         return None
     target, board = _looked_at(target, rows.shape[1], ignore_index), flags.board(device)
     numbers = _numbers(rows, 4)  # losses, mass, peak, rest
@@ -261,12 +291,73 @@ def loss_and_gradient(
     out, divisor = rows.new_empty((), dtype=dtype), rows.new_empty((), dtype=torch.float64)
     with on(device):
         if mean:
-            plan.masses(device, target, weight, mass)
-            plan.total(device, _one_block(mass, 1, plan.mass_sums), divisor)
+            plan = programs.divisor(target.dtype, asked.weight, target.numel(), rows.shape[1], ignore_index)
+            _divide(plan, target, weight, mass, divisor)
         by = divisor if mean else _one(device)
-        plan.step(device, rows, target, weight, weight_sum, board, by, peak, rest, numbers, mass, gradient)
-        plan.reduce(device, _one_block(numbers, 2, plan.sums), out, divisor)
+        step(device, rows, target, weight, weight_sum, board, by, peak, rest, numbers, mass, gradient)
+        _reduce(programs.reduction(target.numel(), mean, False), numbers, out, divisor)
     return out, divisor, peak, rest, gradient
+
+
+class Tiled:
+    """The loss of labels whose logits come some rows at a time and are gone when the next ones come: a mean or a sum.
+    The gradient of each tile takes its place, for an upstream 1."""
+
+    def __init__(
+        self,
+        target: Tensor,
+        classes: int,
+        class_weight: Tensor | None,
+        ignore_index: int,
+        factors: tuple[float, float],
+        mean: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self.factors, self.mean, self.dtype, self.mixed = factors, mean, dtype, factors[1] != 0
+        self.label = labels(target, classes, ignore_index)  # with a note of what is none, which no tile makes again
+        self.weight, self.weight_sum = _weights(class_weight, self.mixed)
+        self.numbers = target.new_empty((5, target.numel()), dtype=torch.float64)  # losses, mass, peak, rest, own
+        self.divisor = _one(target.device)
+        if mean:
+            self.divisor, asked = self.numbers.new_empty(()), None if self.weight is None else self.weight.dtype
+            plan = programs.divisor(torch.int64, asked, target.numel(), classes, IGNORED)
+            with on(target.device):
+                _divide(plan, self.label, self.weight, self.numbers[1], self.divisor)
+
+    @property
+    def peak(self) -> Tensor:
+        return self.numbers[2]
+
+    @property
+    def rest(self) -> Tensor:
+        return self.numbers[3]
+
+    def add(self, at: slice, logits: Tensor, pulled: bool) -> None:
+        """Of the rows `at` the loss; and if it is `pulled` the gradient, in the place of the logits."""
+        rows, device, label = logits.unsqueeze(2), logits.device, self.label[at]
+        losses, mass, peak, rest, own = (numbers[at] for numbers in self.numbers)
+        asked = programs.asked(label, self.weight, IGNORED, self.mixed, self.factors)
+        facts = programs.summary(like(rows), asked, self.dtype, torch.float64)
+        with on(device):
+            given = (rows, label, self.weight, self.weight_sum)
+            _find(facts, *given, into=(peak, rest, losses, mass, own), board=None)
+            if pulled:
+                one, launch = _one(device), programs.gradient(like(rows), like(rows), asked, (), torch.float64, True)
+                launch(device, *given, peak, rest, own, None, one, None, self.divisor, rows)
+
+    def reduced(self) -> Tensor:
+        """The mean or the sum."""
+        out = self.numbers.new_empty((), dtype=self.dtype)
+        with on(out.device):
+            plan = programs.reduction(self.label.numel(), self.mean, False)
+            _reduce(plan, self.numbers[:2], out, _unread(out.device))
+        return out
+
+
+@cache
+def _unread(device: torch.device) -> Tensor:
+    """Where numbers go that are known already."""
+    return torch.empty((), dtype=torch.float64, device=device)
 
 
 @cache

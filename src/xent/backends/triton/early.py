@@ -52,7 +52,7 @@ def step(
         mix = added(tl.where(w + tl.zeros_like(x) != 0, w * shifted, 0.0), R, B, FOLDS)
     peak, rest, at, right, logit, mass = settle(
         rows, target, weight, weight_sum, flags, o, i, live, n, wide, rest, none, none, mix,
-        ignore_index, ours, theirs, V, so, sv, si, out_peak, out_rest, out_loss, out_mass, out_loss,
+        ignore_index, ours, theirs, V, so, sv, si, out_peak, out_rest, out_loss, out_mass, None,
         1, UNSIGNED, WEIGHTED, MIXED, True,
     )  # fmt: skip
     divisor = tl.load(divisor_at)

@@ -100,8 +100,9 @@ def settle(
     out_peak, out_rest, out_picked, out_mass, out_mix,
     LABELS: tl.constexpr, UNSIGNED: tl.constexpr, WEIGHTED: tl.constexpr, MIXED: tl.constexpr, LOSS: tl.constexpr,
 ):  # fmt: skip
-    """What the label says, and the facts into place; with LOSS the loss of the row where `picked` would be. Returned is
-    what a gradient needs of them: of a row without a class, that of one class at 0."""
+    """What the label says, and the facts into place; with LOSS the loss of the row where `picked` would be, and the
+    label's logit, if there is a place for it, where `mix` would. Returned is what a gradient needs of them: of a row
+    without a class, that of one class at 0."""
     right, at, logit = live, n, peak
     rest = tl.where(tl.abs(peak) < _INFINITY, rest, float("nan"))
     peak = tl.where((rest == rest) | (tl.abs(peak) == _INFINITY), peak, float("nan"))
@@ -110,7 +111,8 @@ def settle(
     if LABELS == 1:
         index, kept, right = asked_class(target, n, live, ignore_index, V, UNSIGNED)
         wrong = kept & (right == 0)
-        note(flags, n, index, wrong, V)
+        if flags is not None:
+            note(flags, n, index, wrong, V)
         at = tl.where(right, index, 0)
         logit = tl.load(rows + o * so + i * si + at * sv, mask=right, other=0.0).to(tl.float64)
         mass = tl.where(right, 1.0, 0.0).to(tl.float64)
@@ -136,6 +138,8 @@ def settle(
         tl.store(out_mass + n, mass, mask=live)
         if not LOSS:
             tl.store(out_mix + n, mix, mask=live)
+        elif out_mix is not None:
+            tl.store(out_mix + n, logit, mask=live)
     return peak, rest, at, right, logit, mass
 
 

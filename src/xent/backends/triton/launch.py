@@ -14,7 +14,8 @@ class Launch:
     """A kernel with all of its arguments but the tensors.
 
     Triton looks at every argument of every call to find the machine code for it, 100 us for forty of them. They follow
-    from the shapes and the alignment of the addresses, so the code is found once for each of these.
+    from the shapes, the alignment of the addresses and which tensors there are, so the code is found once for each of
+    these.
     """
 
     def __init__(self, kernel: Any, grid: tuple[int, int], numbers: tuple[int, ...], warps: int, **constants: Any):
@@ -24,16 +25,16 @@ class Launch:
         self.found: dict[tuple[int | None, int], Any] = {}
 
     def __call__(self, device: torch.device, *tensors: Tensor | None) -> None:
-        odd = 0
+        kinds = 0
         for tensor in tensors:
-            odd = 2 * odd + (tensor is not None and tensor.data_ptr() & 15 != 0)
-        run = self.found.get((device.index, odd))
+            kinds = 3 * kinds + (0 if tensor is None else 1 if tensor.data_ptr() & 15 == 0 else 2)
+        run = self.found.get((device.index, kinds))
         if run is not None:
             run(*tensors, *self.rest)
             return
         code = self.kernel[self.grid](*tensors, *self.numbers, **self.constants, num_warps=self.warps, **OPTIONS)
         if code is not None:  # the interpreter has none
-            self.found[device.index, odd] = code[(*self.grid, 1)]
+            self.found[device.index, kinds] = code[(*self.grid, 1)]
 
 
 def on(device: torch.device) -> AbstractContextManager:

@@ -230,81 +230,84 @@ def total(rows: int, count: int, stride: int) -> Launch:
     return Launch(sums.total, (1, rows), (count, stride), 4, B=power(count))
 
 
+class Reduction(NamedTuple):
+    """The launches of a mean or a sum."""
+
+    sums: Sums
+    reduce: Launch
+
+
+@lru_cache(4096)
+def reduction(count: int, mean: bool, counted: bool) -> Reduction:
+    """Of two numbers a row, loss and mass; `counted`: a mean divides by how many rows there are."""
+    plan = shrinks(2, count, count)
+    numbers = (plan.left, plan.stride, count)
+    return Reduction(plan, Launch(sums.reduce, (1, 1), numbers, 4, B=power(plan.left), MEAN=mean, COUNTED=counted))
+
+
 class Loss(NamedTuple):
     """The launches of a loss."""
 
     facts: Facts
-    sums: Sums
-    reduce: Launch
+    reduction: Reduction
 
 
 @lru_cache(4096)
 def loss(rows: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Loss:
-    """Of a mean or a sum in `dtype`: two numbers a row, loss and mass, are added up."""
+    """Of a mean or a sum in `dtype`."""
     count = rows.shape[0] * rows.shape[2]
-    plan = shrinks(2, count, count)
-    numbers, counted = (plan.left, plan.stride, count), asked.soft is not None
-    reduce = Launch(sums.reduce, (1, 1), numbers, 4, B=power(plan.left), MEAN=mean, COUNTED=counted)
-    return Loss(summary(rows, asked, dtype, torch.float64), plan, reduce)
+    return Loss(summary(rows, asked, dtype, torch.float64), reduction(count, mean, asked.soft is not None))
 
 
-class Early(NamedTuple):
-    """The launches of a loss whose gradient is made with it."""
+class Divisor(NamedTuple):
+    """The launches that find what a mean of labels is divided by, before its losses are known."""
 
     masses: Launch
-    mass_sums: Sums
-    total: Launch
-    """Of the masses: what a mean is divided by."""
-    step: Launch
     sums: Sums
-    reduce: Launch
+    total: Launch
 
 
 @lru_cache(4096)
-def loss_and_gradient(rows: Like, out: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Early | None:
-    """Of labels whose rows are one tile each; None for others, which would be read twice all the same."""
-    count, classes = rows.shape[0] * rows.shape[2], rows.shape[1]
-    kind, back = (kind_of(classes, rows.dtype, d, asked.target, asked.weight) for d in (dtype, None))
+def divisor(target: torch.dtype, weight: torch.dtype | None, count: int, classes: int, ignore_index: int) -> Divisor:
+    """Of so many labels."""
+    constants = {"UNSIGNED": target is torch.uint64, "WEIGHTED": weight is not None, "B": 1024}
+    masses = Launch(early.masses, (-(-count // 1024), 1), (ignore_index, classes, count), 4, **constants)
+    plan = shrinks(1, count, count)
+    return Divisor(masses, plan, total(1, plan.left, plan.stride))
+
+
+@lru_cache(4096)
+def step(rows: Like, out: Like, asked: Asked, dtype: torch.dtype) -> Launch | None:
+    """Of `early.step`, for a loss in `dtype`; None for rows of several tiles, which would be read twice all the same,
+    and for probabilities."""
+    kind, back = (kind_of(rows.shape[1], rows.dtype, d, asked.target, asked.weight) for d in (dtype, None))
     c = writing(rows, kind)
     if asked.soft is not None or reading(rows, kind).tiles > 1 or writing(rows, back).tiles > 1:
         return None
-    plan, unsigned, weighted = shrinks(1, count, count), asked.target is torch.uint64, asked.weight is not None
-    label = (asked.ignore_index, classes, count)
-    masses = Launch(early.masses, (-(-count // 1024), 1), label, 4, UNSIGNED=unsigned, WEIGHTED=weighted, B=1024)
-    step = Launch(
+    return Launch(
         early.step,
         c.grid,
-        (*asked.options, classes, c.inner, c.blocks, *c.strides(rows), *c.strides(out)),
+        (*asked.options, rows.shape[1], c.inner, c.blocks, *c.strides(rows), *c.strides(out)),
         c.warps,
         KIND=kind,
         BACK=back,
-        UNSIGNED=unsigned,
-        WEIGHTED=weighted,
+        UNSIGNED=asked.target is torch.uint64,
+        WEIGHTED=asked.weight is not None,
         MIXED=asked.mixed,
         R=c.rows,
         B=c.tile,
         FOLDS=folds(kind, c.tile),
         **c.layout(rows, out),
     )
-    whole = loss(rows, asked, mean, dtype)
-    return Early(masses, plan, total(1, plan.left, plan.stride), step, whole.sums, whole.reduce)
+
+
+REMEMBERED = (
+    summary, split, gradient, softmax, slope, spread, spread_slope, labels, rescale, shrinks, total, reduction, loss,
+    divisor, step,
+)  # fmt: skip
 
 
 def forget() -> None:
     """Launches as they are cut now, for whoever has changed the shapes of programs."""
-    for remembered in (
-        summary,
-        split,
-        gradient,
-        softmax,
-        slope,
-        spread,
-        spread_slope,
-        labels,
-        rescale,
-        shrinks,
-        total,
-        loss,
-        loss_and_gradient,
-    ):
+    for remembered in REMEMBERED:
         remembered.cache_clear()

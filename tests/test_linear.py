@@ -460,13 +460,13 @@ def test_the_plan_is_what_happens(budget, reduction, dtype, options, monkeypatch
     hidden.requires_grad_(), weight.requires_grad_()
     asked = {"reduction": reduction, "memory_budget": budget}
     plan = xent.plan(hidden, weight, **asked, **options)
-    counted, makes = [], tiles_module._logits
+    counted, makes = [], tiles_module.products
 
     def count(*args):
         counted.append(makes(*args).shape)
         return args[3][: counted[-1][0], : counted[-1][1]]
 
-    monkeypatch.setattr(tiles_module, "_logits", count)
+    monkeypatch.setattr(tiles_module, "products", count)
     if options.pop("stats", False):
         loss = xent.linear_cross_entropy_with_stats(hidden, weight, target, **asked).loss
     else:

@@ -158,7 +158,9 @@ def test_nothing_is_asked(far):
 
 
 @DTYPES
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "weight": True}, {"reduction": "sum"}], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [{}, {"label_smoothing": 0.1, "weight": True}, {"reduction": "sum"}, {"num_items": 7}], ids=" ".join
+)
 def test_the_short_way_is_the_long_way(options, dtype, far, monkeypatch):
     """In tiles of some rows; float16 has no short way."""
     from xent import _plan

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _algebra, _plan
 from .._plan import LinearPlan
 from ..backends import choose, triton
-from . import tiles
+from . import losses, tiles
 from .head import Head, at_hand, steps
 from .head_gradients import Gradients, Sums
 
@@ -28,15 +28,13 @@ class Made(NamedTuple):
 
 def serves(plan: LinearPlan) -> bool:
     """Is nothing asked for that takes more than the loss of the rows?"""
-    sums, hidden = plan.sums, plan.hidden
+    hidden = plan.hidden
     return (
         not at_hand(hidden)
         and choose(hidden.device) is triton
         and not plan.soft
         and plan.shaping is None
-        and sums.token_weight is None
-        and sums.num_items is None
-        and sums.all_ignored != 0
+        and plan.sums.token_weight is None
         and hidden.shape[0] > 0
         and plan.classes > 0
         and _tiles(plan).classes >= plan.classes
@@ -52,7 +50,9 @@ def step(plan: LinearPlan, tensors: tuple[Tensor, Tensor, Tensor | None], target
     """The loss of hidden states, weight and bias, and the gradients that are wanted."""
     hidden, weight, bias = tensors
     factors, mean = _algebra.factors(plan.smoothing, plan.classes), plan.sums.reduction == "mean"
-    told = triton.tiled(target, plan.classes, plan.class_weight, plan.ignore_index, factors, mean, plan.dtype)
+    by = losses.num_items(plan, hidden.device)
+    asked = plan.class_weight, plan.ignore_index, factors, mean if by is None else by
+    told = triton.tiled(target, plan.classes, *asked, plan.dtype)
     head, cut = Head(hidden, weight, bias, told.label, plan.class_weight), _tiles(plan)
     all_classes = slice(0, plan.classes)
     sums, room = Sums(head, cut, wanted), tiles.room_for(hidden, cut, plan.classes)
@@ -61,4 +61,7 @@ def step(plan: LinearPlan, tensors: tuple[Tensor, Tensor, Tensor | None], target
         told.add(at, tile, any(wanted))
         if any(wanted):
             sums.add(at, all_classes, tile, None)
-    return Made(told.reduced(), sums.finished(), told.peak, told.rest, told.divisor)
+    loss = told.reduced() if by is None else losses.divided(told.reduced(), by, plan).to(plan.dtype)
+    if mean and plan.sums.all_ignored == 0:
+        loss = loss.where(told.divisor != 0, 0.0)
+    return Made(loss, sums.finished(), told.peak, told.rest, told.divisor)

@@ -138,9 +138,13 @@ def _reduce(losses: Tensor, mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
     whole = total(losses.reshape(losses.numel()))
     if plan.sums.reduction == "mean":
         by = divisor(mass, token, plan)
-        # A mean over nothing moves nothing: its gradient is 0.
-        whole = (whole / by.where(by != 0, 1.0)).where(by != 0, plan.sums.all_ignored)
+        whole = divided(whole, by, plan)
     return whole.to(plan.dtype)
+
+
+def divided(whole: Tensor, by: Tensor, plan: Plan | LinearPlan) -> Tensor:
+    """A mean; one over nothing moves nothing: its gradient is 0."""
+    return (whole / by.where(by != 0, 1.0)).where(by != 0, plan.sums.all_ignored)
 
 
 def token_weight(plan: Plan | LinearPlan, shape: torch.Size) -> Tensor | None:
@@ -149,11 +153,19 @@ def token_weight(plan: Plan | LinearPlan, shape: torch.Size) -> Tensor | None:
     return None if token is None else token.to(torch.float64).reshape(shape)
 
 
+def num_items(plan: Plan | LinearPlan, device: torch.device) -> Tensor | None:
+    """What a mean divides by, if it is given; float64."""
+    items = plan.sums.num_items
+    if items is None or isinstance(items, Tensor):
+        return items if items is None else items.to(device)
+    return torch.full((), items, dtype=torch.float64, device=device)
+
+
 def divisor(mass: Tensor, token: Tensor | None, plan: Plan | LinearPlan) -> Tensor:
     """What a mean divides by."""
-    items = plan.sums.num_items
+    items = num_items(plan, mass.device)
     if items is not None:
-        return items.to(mass.device) if isinstance(items, Tensor) else mass.new_full((), items)
+        return items
     if token is not None:
         mass = token if plan.soft else times(mass, token)
         return total(mass.reshape(mass.numel()))

@@ -310,15 +310,17 @@ class Tiled:
         class_weight: Tensor | None,
         ignore_index: int,
         factors: tuple[float, float],
-        mean: bool,
+        mean: bool | Tensor,
         dtype: torch.dtype,
     ) -> None:
-        self.factors, self.mean, self.dtype, self.mixed = factors, mean, dtype, factors[1] != 0
+        """`mean`: is it one? Or else what it is to be divided by, when it comes as a float64 sum."""
+        self.factors, self.mean, self.dtype, self.mixed = factors, mean is True, dtype, factors[1] != 0
+        self.wide = isinstance(mean, Tensor)
         self.label = labels(target, classes, ignore_index)  # with a note of what is none, which no tile makes again
         self.weight, self.weight_sum = _weights(class_weight, self.mixed)
         self.numbers = target.new_empty((5, target.numel()), dtype=torch.float64)  # losses, mass, peak, rest, own
-        self.divisor = _one(target.device)
-        if mean:
+        self.divisor = mean if isinstance(mean, Tensor) else _one(target.device)
+        if self.mean:
             self.divisor, asked = self.numbers.new_empty(()), None if self.weight is None else self.weight.dtype
             plan = programs.divisor(torch.int64, asked, target.numel(), classes, IGNORED)
             with on(target.device):
@@ -347,7 +349,7 @@ class Tiled:
 
     def reduced(self) -> Tensor:
         """The mean or the sum."""
-        out = self.numbers.new_empty((), dtype=self.dtype)
+        out = self.numbers.new_empty((), dtype=torch.float64 if self.wide else self.dtype)
         with on(out.device):
             plan = programs.reduction(self.label.numel(), self.mean, False)
             _reduce(plan, self.numbers[:2], out, _unread(out.device))

@@ -8,9 +8,10 @@ import torch
 
 if not torch.cuda.is_available() and find_spec("triton"):  # its kernels then run on the CPU, in numpy
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
-    from .interpreter import mend
+    from .interpreter import mend, watch_launches
 
     mend()
+    watch_launches()
 
 from xent import backends
 

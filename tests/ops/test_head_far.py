@@ -262,3 +262,30 @@ def test_every_tensor_is_on_the_gpu_and_no_number_is_asked_for(mixed, tight, dty
                 else (tiles.run(head, mixed, budget, None, None, [False] * 3)[0],)
             )
             assert {t.device.type for part in found for t in part} == {"meta"}
+
+
+def test_launches_are_kept_apart_by_dtypes(far):
+    """Shapes are the same throughout: `tests/interpreter.py` refuses a launch that has other dtypes than before."""
+    far()
+    for dtype, label, wide, early in [
+        (torch.float32, torch.int64, None, False),
+        (torch.float32, torch.uint8, torch.float64, False),
+        (torch.float32, torch.int64, None, True),
+        (torch.bfloat16, torch.int64, None, False),
+        (torch.bfloat16, torch.int64, None, True),
+        (torch.bfloat16, torch.int64, torch.float32, False),
+    ]:
+        xent.set_grad_in_forward(early)
+        x, q = torch.randn(6, 20).to(dtype).requires_grad_(), torch.rand(6, 20).to(wide or dtype)
+        y, w = torch.arange(6, dtype=label), torch.rand(20).to(wide or dtype)
+        for target, weight, smoothing in ((y, None, 0.0), (y, w, 0.1), (q, None, 0.0)):
+            for reduction in ("mean", "none"):
+                loss = xent.cross_entropy(x, target, weight, label_smoothing=smoothing, reduction=reduction)
+                loss.sum().backward()
+        xent.cross_entropy(x, y, dtype=wide).backward()
+        xent.softmax(x, 1).sum().backward()
+        hidden, head = torch.randn(6, 4).to(dtype).requires_grad_(), torch.randn(20, 4).to(dtype).requires_grad_()
+        for options in ({}, {"num_items": 3}, {"reduction": "none"}, {"softcap": 3.0}, {"dtype": wide}):
+            (xent.linear_cross_entropy(hidden, head, y, **options).sum() * 0.5).backward()
+        xent.cross_entropy_with_stats(x, y).entropy.sum().backward()
+    xent.set_grad_in_forward(None)

@@ -18,6 +18,10 @@ def _numbers(rows: Tensor, count: int = 1) -> Tensor:
     return rows.new_empty((count, rows.shape[0], rows.shape[2]), dtype=torch.float64)
 
 
+def _dtype(tensor: Tensor | None) -> torch.dtype | None:
+    return None if tensor is None else tensor.dtype
+
+
 def _weights(class_weight: Tensor | None, mixed: bool) -> tuple[Tensor | None, Tensor | None]:
     """Class weights as the kernels read them, and their sum where it is asked for."""
     if class_weight is None:
@@ -86,7 +90,7 @@ def row_summary(
 
 def _halves(rows: Tensor, other: Tensor, weight: Tensor | None, peak: Tensor, rest: Tensor, moment: bool) -> Tensor:
     """What `writes.split` finds, a tile each."""
-    tiles, launch = programs.split(like(rows), like(other), None if weight is None else weight.dtype, moment)
+    tiles, launch = programs.split(like(rows), like(other), _dtype(weight), moment)
     sums = _numbers(rows, 2 * tiles)
     launch(rows.device, rows, other, weight, peak, rest, sums)
     return sums
@@ -120,7 +124,7 @@ def row_grad(
     if smooth is not None and smooth.stride() != hard.stride():
         hard, smooth = hard.contiguous(), smooth.contiguous()
     asked = programs.asked(target, weight, ignore_index, mixed, factors)
-    launch = programs.gradient(like(rows), like(out), asked, hard.stride(), hard.dtype, own is not None, made)
+    launch = programs.gradient(like(rows), like(out), asked, hard.stride(), hard.dtype, _dtype(own), made)
     with on(rows.device):
         halves = _halves(rows, target, weight, peak, rest, False) if soft else None
         launch(rows.device, rows, target, weight, weight_sum, peak, rest, own, halves, hard, smooth, divisor, out)
@@ -295,7 +299,7 @@ def loss_and_gradient(
             _divide(plan, target, weight, mass, divisor)
         by = divisor if mean else _one(device)
         step(device, rows, target, weight, weight_sum, board, by, peak, rest, numbers, mass, gradient)
-        _reduce(programs.reduction(target.numel(), mean, False), numbers, out, divisor)
+        _reduce(programs.reduction(target.numel(), mean, False, dtype), numbers, out, divisor)
     return out, divisor, peak, rest, gradient
 
 
@@ -321,7 +325,7 @@ class Tiled:
         self.numbers = target.new_empty((5, target.numel()), dtype=torch.float64)  # losses, mass, peak, rest, own
         self.divisor = mean if isinstance(mean, Tensor) else _one(target.device)
         if self.mean:
-            self.divisor, asked = self.numbers.new_empty(()), None if self.weight is None else self.weight.dtype
+            self.divisor, asked = self.numbers.new_empty(()), _dtype(self.weight)
             plan = programs.divisor(torch.int64, asked, target.numel(), classes, IGNORED)
             with on(target.device):
                 _divide(plan, self.label, self.weight, self.numbers[1], self.divisor)
@@ -344,14 +348,14 @@ class Tiled:
             given = (rows, label, self.weight, self.weight_sum)
             _find(facts, *given, into=(peak, rest, losses, mass, own), board=None)
             if pulled:
-                one, launch = _one(device), programs.gradient(like(rows), like(rows), asked, (), torch.float64, True)
-                launch(device, *given, peak, rest, own, None, one, None, self.divisor, rows)
+                launch = programs.gradient(like(rows), like(rows), asked, (), own.dtype, own.dtype)
+                launch(device, *given, peak, rest, own, None, _one(device), None, self.divisor, rows)
 
     def reduced(self) -> Tensor:
         """The mean or the sum."""
         out = self.numbers.new_empty((), dtype=torch.float64 if self.wide else self.dtype)
         with on(out.device):
-            plan = programs.reduction(self.label.numel(), self.mean, False)
+            plan = programs.reduction(self.label.numel(), self.mean, False, out.dtype)
             _reduce(plan, self.numbers[:2], out, _unread(out.device))
         return out
 

@@ -119,7 +119,7 @@ def gradient(
     asked: Asked,
     hard: tuple[int, ...],
     upstream: torch.dtype,
-    own: bool = False,
+    own: torch.dtype | None = None,
     made: bool = False,
 ) -> Launch:
     """Of `writes.gradient`, for an upstream number a row of these strides and this dtype, or one number; `own`: the
@@ -138,7 +138,7 @@ def gradient(
         B=c.tile,
         FOLDS=folds(kind, c.tile),
         T=power(c.tiles),
-        OWN=own,
+        OWN=own is not None,
         MADE=made,
         **c.layout(*tensors),
         **asked.choice(),
@@ -238,8 +238,9 @@ class Reduction(NamedTuple):
 
 
 @lru_cache(4096)
-def reduction(count: int, mean: bool, counted: bool) -> Reduction:
-    """Of two numbers a row, loss and mass; `counted`: a mean divides by how many rows there are."""
+def reduction(count: int, mean: bool, counted: bool, dtype: torch.dtype) -> Reduction:
+    """Of two numbers a row, loss and mass, into a result of this dtype; `counted`: a mean divides by the number of
+    rows."""
     plan = shrinks(2, count, count)
     numbers = (plan.left, plan.stride, count)
     return Reduction(plan, Launch(sums.reduce, (1, 1), numbers, 4, B=power(plan.left), MEAN=mean, COUNTED=counted))
@@ -256,7 +257,7 @@ class Loss(NamedTuple):
 def loss(rows: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Loss:
     """Of a mean or a sum in `dtype`."""
     count = rows.shape[0] * rows.shape[2]
-    return Loss(summary(rows, asked, dtype, torch.float64), reduction(count, mean, asked.soft is not None))
+    return Loss(summary(rows, asked, dtype, torch.float64), reduction(count, mean, asked.soft is not None, dtype))
 
 
 class Divisor(NamedTuple):

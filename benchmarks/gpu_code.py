@@ -81,7 +81,7 @@ def main() -> None:
                 if (found.tile, found.warps) in seen:
                     continue
                 seen.add((found.tile, found.warps))
-                facts = programs.loss(rows, asked, True, dtype).facts
+                facts = programs.loss(rows, asked, True, dtype, dtype).facts
                 partial = None if facts.merge is None else "*fp64"
                 given = [name, "*i64", None, None, "*i64", partial, *["*fp64"] * 4, None]
                 told = made(facts.summary, given, options.capability)

@@ -239,7 +239,7 @@ def linear(
 
 def piece(device: torch.device) -> int:
     """Bytes of products that become other logits at a time, or tell by-products. On a CPU they stay in its cache."""
-    return 8 << 20 if device.type == "cuda" else 1 << 18
+    return 1 << 18 if device.type in ("cpu", "meta") else 8 << 20
 
 
 def scratch(device: torch.device) -> int:

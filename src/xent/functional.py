@@ -204,11 +204,11 @@ def cross_entropy(
     if shift:
         target = _plan.moved(target, shift, ignored)
     shaping = _plan.shaping(input, softcap, logit_scale, z_loss)
-    if options is None and shaping is None:
-        for short in (ops.direct, ops.device):
-            if short.serves(input, target, weight):
-                return short.cross_entropy(input, target, weight, ignored, reduction, smoothing)
+    if options is None and shaping is None and ops.direct.serves(input, target, weight):
+        return ops.direct.cross_entropy(input, target, weight, ignored, reduction, smoothing)
     sums = options or _plan.Sums(reduction)
+    if sums.token_weight is None and shaping is None and ops.device.serves(input, target, weight):
+        return ops.device.cross_entropy(input, target, weight, ignored, smoothing, sums)
     return ops.cross_entropy(_plan.loss(input, target, weight, ignored, sums, smoothing, shaping))
 
 

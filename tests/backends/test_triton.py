@@ -106,6 +106,36 @@ def test_softmax_and_its_gradient_are_those_of_the_reference(classes, dtype):
     close(got, want, budget(dtype), (p * (slope.double().abs() + mean)).to(dtype))
 
 
+SUMS = [
+    {"num_items": 7},
+    {"num_items": 0, "all_ignored": "zero"},
+    {"num_items": torch.tensor(3.0)},
+    {"all_ignored": "zero"},
+    {"all_ignored": "zero", "ignore_index": 1},
+    {"dtype": torch.float64, "reduction": "none"},
+    {"dtype": torch.float64},
+    {"dtype": torch.bfloat16, "reduction": "sum"},
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("options", SUMS, ids=str)
+def test_what_is_done_to_the_sum_on_the_short_way(options, dtype, monkeypatch):
+    x, y, found, ways = torch.randn(6, 70).to(dtype).requires_grad_(), torch.ones(6, dtype=torch.int64), [], []
+    if "ignore_index" not in options:
+        y = torch.arange(6)
+    for serves in (xent.ops.device.serves, lambda *_: False):
+        monkeypatch.setattr(xent.ops.device, "serves", serves)
+        loss = xent.cross_entropy(x, y, **options)
+        ways.append(type(loss.grad_fn).__name__)
+        found.append((loss.detach(), *torch.autograd.grad(loss.sum() * 0.5, x)))
+    assert ways[0] != ways[1]
+    for got, want in zip(*found, strict=True):
+        # the long way takes the facts as a float32 loss needs them
+        eps = max(2 * torch.finfo(got.dtype).eps, 2.0**-26)
+        torch.testing.assert_close(got, want, rtol=eps, atol=1e-30, equal_nan=True)
+
+
 @DTYPES
 @pytest.mark.parametrize("log", [False, True])
 def test_the_short_way_of_softmax_is_the_long_way(log, dtype, monkeypatch):

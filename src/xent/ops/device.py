@@ -14,8 +14,9 @@ from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import Function
 
 from .. import _algebra, _plan
+from .._plan import Sums
 from ..backends import choose, triton
-from . import direct
+from . import direct, losses
 from .autograd import row_grad
 from .direct import ordinary, unwatched
 
@@ -35,13 +36,13 @@ def serves(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
 
 
 def cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, label_smoothing: float
+    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float, sums: Sums
 ) -> Tensor:
-    """The loss; everything has passed the door and `serves`."""
+    """The loss; everything has passed the door and `serves`, and rows have no weights."""
     soft = target if target.is_floating_point() else None
-    dtype = _plan.result_dtype(input, soft, weight)
+    dtype = sums.dtype or _plan.result_dtype(input, soft, weight)
     factors = _algebra.factors(label_smoothing, input.shape[_dim(input)])
-    call = target, weight, ignore_index, factors, reduction, dtype
+    call = target, weight, ignore_index, factors, sums, dtype
     if input.requires_grad and torch.is_grad_enabled():
         return _apply(input, call)
     return _loss(input, call)[0]
@@ -53,18 +54,22 @@ def _dim(input: Tensor) -> int:
 
 def _loss(input: Tensor, call: tuple, early: bool = False) -> tuple[Any, ...]:
     """The result, what its gradient is divided by, two facts a row, and the gradient where it is asked for `early`."""
-    target, *others, reduction, dtype = call
+    target, *others, sums, dtype = call
     dim = _dim(input)
     rows = _plan.rows_of(input, dim)
     if target.is_floating_point():
         target = _plan.rows_of(target, dim)
-    found = triton.loss_and_gradient(rows, target, *others, reduction, dtype) if early else None
-    if found is not None:
-        return found
-    loss, divisor, peak, rest = triton.loss(rows, target, *others, reduction, dtype)
-    if reduction == "none":
+    by = losses.num_items(sums, input.device)
+    if by is not None:
+        whole, _, peak, rest = triton.loss(rows, target, *others, "sum", dtype, torch.float64)
+        return losses.divided(whole, by, sums).to(dtype), by, peak, rest, None
+    found = triton.loss_and_gradient(rows, target, *others, sums.reduction, dtype) if early else None
+    loss, divisor, peak, rest, gradient = found or (*triton.loss(rows, target, *others, sums.reduction, dtype), None)
+    if sums.reduction == "none":
         loss = loss.reshape(input.shape[:dim] + input.shape[dim + 1 :])
-    return loss, divisor, peak, rest, None
+    elif sums.all_ignored == 0:  # the divisor of a sum is 1
+        loss = loss.where(divisor != 0, 0.0)
+    return loss, divisor, peak, rest, gradient
 
 
 class _Loss(Function):
@@ -80,13 +85,13 @@ class _Loss(Function):
     @staticmethod
     def backward(ctx: Any, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         input, target, weight = ctx.saved_tensors
-        (ignore_index, factors, reduction, _), (divisor, peak, rest) = ctx.options, ctx.found
+        (ignore_index, factors, sums, _), (divisor, peak, rest) = ctx.options, ctx.found
         dim = _dim(input)
         rows = _plan.rows_of(input, dim)
         if target.is_floating_point():
             target = _plan.rows_of(target, dim)
         call = rows, target, weight, ignore_index, peak, rest
-        share = grad.reshape(peak.shape) if reduction == "none" else grad
+        share = grad.reshape(peak.shape) if sums.reduction == "none" else grad
         made, ctx.gradient = ctx.gradient, None  # never handed out twice
         if torch.is_grad_enabled() or not (unwatched() and ordinary(grad)) or is_legacy_batchedtensor(grad):
             ours, theirs = factors

@@ -50,7 +50,7 @@ def step(plan: LinearPlan, tensors: tuple[Tensor, Tensor, Tensor | None], target
     """The loss of hidden states, weight and bias, and the gradients that are wanted."""
     hidden, weight, bias = tensors
     factors, mean = _algebra.factors(plan.smoothing, plan.classes), plan.sums.reduction == "mean"
-    by = losses.num_items(plan, hidden.device)
+    by = losses.num_items(plan.sums, hidden.device)
     asked = plan.class_weight, plan.ignore_index, factors, mean if by is None else by
     told = triton.tiled(target, plan.classes, *asked, plan.dtype)
     head, cut = Head(hidden, weight, bias, told.label, plan.class_weight), _tiles(plan)
@@ -61,7 +61,7 @@ def step(plan: LinearPlan, tensors: tuple[Tensor, Tensor, Tensor | None], target
         told.add(at, tile, any(wanted))
         if any(wanted):
             sums.add(at, all_classes, tile, None)
-    loss = told.reduced() if by is None else losses.divided(told.reduced(), by, plan).to(plan.dtype)
+    loss = told.reduced() if by is None else losses.divided(told.reduced(), by, plan.sums).to(plan.dtype)
     if mean and plan.sums.all_ignored == 0:
         loss = loss.where(told.divisor != 0, 0.0)
     return Made(loss, sums.finished(), told.peak, told.rest, told.divisor)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _algebra
-from .._plan import LinearPlan, Plan, Shaping
+from .._plan import LinearPlan, Plan, Shaping, Sums
 from ..backends.contract import NO_CLASS
 from . import moments
 from .autograd import row_terms
@@ -138,13 +138,13 @@ def _reduce(losses: Tensor, mass: Tensor, plan: Plan | LinearPlan) -> Tensor:
     whole = total(losses.reshape(losses.numel()))
     if plan.sums.reduction == "mean":
         by = divisor(mass, token, plan)
-        whole = divided(whole, by, plan)
+        whole = divided(whole, by, plan.sums)
     return whole.to(plan.dtype)
 
 
-def divided(whole: Tensor, by: Tensor, plan: Plan | LinearPlan) -> Tensor:
+def divided(whole: Tensor, by: Tensor, sums: Sums) -> Tensor:
     """A mean; one over nothing moves nothing: its gradient is 0."""
-    return (whole / by.where(by != 0, 1.0)).where(by != 0, plan.sums.all_ignored)
+    return (whole / by.where(by != 0, 1.0)).where(by != 0, sums.all_ignored)
 
 
 def token_weight(plan: Plan | LinearPlan, shape: torch.Size) -> Tensor | None:
@@ -153,9 +153,9 @@ def token_weight(plan: Plan | LinearPlan, shape: torch.Size) -> Tensor | None:
     return None if token is None else token.to(torch.float64).reshape(shape)
 
 
-def num_items(plan: Plan | LinearPlan, device: torch.device) -> Tensor | None:
+def num_items(sums: Sums, device: torch.device) -> Tensor | None:
     """What a mean divides by, if it is given; float64."""
-    items = plan.sums.num_items
+    items = sums.num_items
     if items is None or isinstance(items, Tensor):
         return items if items is None else items.to(device)
     return torch.full((), items, dtype=torch.float64, device=device)
@@ -163,7 +163,7 @@ def num_items(plan: Plan | LinearPlan, device: torch.device) -> Tensor | None:
 
 def divisor(mass: Tensor, token: Tensor | None, plan: Plan | LinearPlan) -> Tensor:
     """What a mean divides by."""
-    items = num_items(plan, mass.device)
+    items = num_items(plan.sums, mass.device)
     if items is not None:
         return items
     if token is not None:

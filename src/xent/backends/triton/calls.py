@@ -222,8 +222,10 @@ def loss(
     factors: tuple[float, float],
     reduction: str,
     dtype: torch.dtype,
+    wide: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss in `dtype` (of each row for ``"none"``), what a gradient is divided by, `peak` and `rest`."""
+    """The loss in `dtype` (of each row for ``"none"``), what a gradient is divided by, `peak` and `rest`. A mean or a
+    sum may be in a wider dtype, with what is done to it still to come."""
     device, mixed, board = rows.device, factors[1] != 0, flags.board(rows.device)
     target = _looked_at(target, rows.shape[1], ignore_index)
     weight, weight_sum = _weights(class_weight, mixed)
@@ -244,8 +246,8 @@ def loss(
                 board=board,
             )
         return losses, _one(device), peak, rest
-    plan = programs.loss(like(rows), asked, reduction == "mean", dtype)
-    out, divisor = rows.new_empty((), dtype=dtype), rows.new_empty((), dtype=torch.float64)
+    plan = programs.loss(like(rows), asked, reduction == "mean", dtype, wide or dtype)
+    out, divisor = rows.new_empty((), dtype=wide or dtype), rows.new_empty((), dtype=torch.float64)
     with on(device):
         _find(
             plan.facts,

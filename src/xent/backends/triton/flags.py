@@ -54,8 +54,8 @@ def check() -> None:
     Torch has no twin: there the process has to be started again.
     """
     for device in tuple(_used):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.get_device_module(device).synchronize(device)
         look(device)
 
 
@@ -71,7 +71,7 @@ _used: set[torch.device] = set()
 def board(device: torch.device) -> Tensor:
     """Where kernels on `device` leave their notes, and behind them one number that is not 0 if there are any."""
     _used.add(device)
-    return torch.zeros(3 * SLOTS + 1, dtype=torch.int64, pin_memory=device.type == "cuda")
+    return torch.zeros(3 * SLOTS + 1, dtype=torch.int64, pin_memory=device.type != "cpu")
 
 
 @cache

@@ -39,6 +39,7 @@ class Launch:
 
 def on(device: torch.device) -> AbstractContextManager:
     """Triton launches on the current device."""
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
+    if device.type == "cpu":
         return nullcontext()
-    return torch.cuda.device(device)
+    module = torch.cuda if device.type == "cuda" else torch.xpu
+    return nullcontext() if device.index == module.current_device() else module.device(device)

@@ -254,10 +254,10 @@ class Loss(NamedTuple):
 
 
 @lru_cache(4096)
-def loss(rows: Like, asked: Asked, mean: bool, dtype: torch.dtype) -> Loss:
-    """Of a mean or a sum in `dtype`."""
+def loss(rows: Like, asked: Asked, mean: bool, dtype: torch.dtype, out: torch.dtype) -> Loss:
+    """Of a mean or a sum as exact as `dtype` needs it, in the dtype `out`."""
     count = rows.shape[0] * rows.shape[2]
-    return Loss(summary(rows, asked, dtype, torch.float64), reduction(count, mean, asked.soft is not None, dtype))
+    return Loss(summary(rows, asked, dtype, torch.float64), reduction(count, mean, asked.soft is not None, out))
 
 
 class Divisor(NamedTuple):

@@ -25,6 +25,16 @@ SHORT = [1, 2, 3, 17, 64, 65, 130]
 """Class counts of one tile."""
 
 
+def quick(*cases):
+    """Class counts and dtypes; the rest of them is long."""
+    every = itertools.product((3, 64, 130), (torch.float64, torch.float32, torch.bfloat16, torch.float16))
+    marked = [
+        pytest.param(*case, marks=[] if case in cases else pytest.mark.long, id=f"{case[0]}-{case[1]}")
+        for case in every
+    ]
+    return pytest.mark.parametrize(("classes", "dtype"), marked)
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Tiles of 64 classes, so that short rows have several; few programs, each of which costs the interpreter 5 ms."""
@@ -118,7 +128,7 @@ SUMS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.long), torch.bfloat16], ids=str)
 @pytest.mark.parametrize("options", SUMS, ids=str)
 def test_what_is_done_to_the_sum_on_the_short_way(options, dtype, monkeypatch):
     x, y, found, ways = torch.randn(6, 70).to(dtype).requires_grad_(), torch.ones(6, dtype=torch.int64), [], []
@@ -159,8 +169,7 @@ def losses_and_gradient(rows, target, **options):
     return out.detach(), grad
 
 
-@DTYPES
-@pytest.mark.parametrize("classes", [3, pytest.param(130, marks=pytest.mark.long)])
+@quick((3, torch.float64), (3, torch.bfloat16))
 def test_the_short_way_is_the_long_way(classes, dtype, monkeypatch):
     """The loss and its gradient in a few kernels, and by way of the algebra."""
     rows, labels, q, weight = problem((40, classes, 1), dtype, seed=classes + 2)
@@ -225,8 +234,7 @@ def test_one_row_of_one_dimension_and_its_second_derivatives(target, reduction):
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-15)
 
 
-@DTYPES
-@pytest.mark.parametrize("classes", [3, pytest.param(64, marks=pytest.mark.long), 130])
+@quick((3, torch.float64), (3, torch.bfloat16), (130, torch.float32), (130, torch.bfloat16))
 def test_a_row_alone_strides_and_programs_change_no_bit(classes, dtype, monkeypatch):
     from xent.backends.triton import cut, programs
 

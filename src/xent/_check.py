@@ -382,14 +382,14 @@ def _shape_complaint(input: Tensor, target: Tensor, want: tuple[int, ...]) -> st
     return text + f"The classes are on dim {at}; every other dimension of the target is that of the logits."
 
 
-def labels(target: Tensor, classes: int, ignored: int) -> Tensor:
+def labels(target: Tensor, classes: int, ignore_index: int) -> Tensor:
     """The labels as int64, with -1 where one is ignored; refuses what is not a class.
 
-    The comparison with `ignored` is made on the values, never after a wrap-around: a uint8 label
+    The comparison with `ignore_index` is made on the values, never after a wrap-around: a uint8 label
     156 is not -100, and a uint64 label 2**64 - 100 is not either.
     """
     index = target.to(torch.int64)
-    kept = index != ignored
+    kept = index != ignore_index
     wrong = kept & ((index < 0) | (index >= classes))
     if target.dtype is torch.uint64:  # beyond 2**63 - 1 the conversion wraps
         wrong, kept = wrong | (index < 0), kept | (index < 0)

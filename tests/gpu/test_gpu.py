@@ -357,3 +357,41 @@ def test_nll_makes_the_host_not_wait():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert log_p.grad.isfinite().all()
+
+
+def test_a_cuda_graph_replays_a_head():
+    hidden, weight, target = head(500, 64, 3000, torch.bfloat16)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        head_step(xent.linear_cross_entropy, hidden, weight, target)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = head_step(xent.linear_cross_entropy, hidden, weight, target)
+    with torch.no_grad():
+        hidden.copy_(torch.randn(500, 64))
+    graph.replay()
+    same(got, head_step(xent.linear_cross_entropy, hidden, weight, target))
+
+
+@DTYPES
+@pytest.mark.parametrize("classes", [2, 10, 100, 1000, 2048])
+def test_a_gradient_has_the_same_bits_in_either_pass(classes, dtype):
+    logits, target = (
+        torch.randn(3000, classes, device="cuda").mul(5).to(dtype),
+        torch.arange(3000, device="cuda") % classes,
+    )
+    target[::9] = -100
+    weight = torch.rand(classes, device="cuda")
+    for factor, options in itertools.product(
+        (1.0, 0.3), ({}, {"reduction": "sum"}, {"weight": weight, "label_smoothing": 0.1})
+    ):
+        found = []
+        for early in (True, False):
+            xent.set_grad_in_forward(early)
+            x = logits.detach().requires_grad_()
+            loss = xent.cross_entropy(x, target, **options)
+            found.append((loss.detach(), *torch.autograd.grad(loss * factor, x)))
+        xent.set_grad_in_forward(None)
+        same(*found)

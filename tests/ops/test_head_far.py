@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import xent
 from xent import backends
@@ -298,3 +299,17 @@ def test_launches_are_kept_apart_by_dtypes(far):
             (xent.linear_cross_entropy(hidden, head, y, **options).sum() * 0.5).backward()
         xent.cross_entropy_with_stats(x, y).entropy.sum().backward()
     xent.set_grad_in_forward(None)
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_a_loss_that_is_kept_keeps_no_hidden_states(near, far):
+    hidden, weight, bias, target, _ = problem(6, 20, torch.float32)
+    if not near:
+        far()
+    states = hidden * 2.0
+    storage = StorageWeakRef(states.untyped_storage())
+    loss = xent.linear_cross_entropy(states, weight, target, linear_bias=bias)
+    del states
+    loss.backward()
+    assert storage.expired()
+    assert loss.isfinite()

@@ -1,8 +1,8 @@
 """The loss of a linear head: ops, derivatives, and when the gradient is made in the forward pass.
 
 The three ops form logits tile by tile (`tiles`). Where a mean or a sum is asked for, the factor of every row is
-known before the loss is, and the gradient comes with it: three matrix products. If in the backward pass the factors are
-others, or it is the second one, the logits are made once more: four. Whoever transforms the call, or wants
+known before the loss is, and the gradient comes with it: three matrix products. In a second backward pass the logits
+are made once more: four. Whoever transforms the call, or wants
 derivatives of other tensors or of second order, gets them from the logits written out.
 """
 
@@ -114,10 +114,12 @@ class _Loss(Function):
         ctx.rest, wanted = _rest(plan, target), ctx.needs_input_grad[:3]
         ctx.save_for_backward(hidden, weight, bias)
         if device_linear.serves(plan):
-            made = device_linear.step(plan, (hidden, weight, bias), target, list(wanted))
-            ctx.facts, ctx.gradients = (made.peak, made.rest, *(made.peak,) * 3), made.gradients  # two are read
-            ctx.factors = lambda: _shared(made.divisor, torch.ones_like(made.peak), plan)
-            return made.loss
+            head = hidden, weight, bias
+            loss, ctx.gradients, peak, rest, divisor = device_linear.step(plan, head, target, list(wanted))
+            ctx.facts = peak, rest, peak, peak, peak  # of five, two are read again
+            pair = _algebra.factors(plan.smoothing, plan.classes)  # not the plan, which would keep the hidden states
+            ctx.factors = lambda: _shared(divisor, torch.ones_like(peak), pair)
+            return loss
         factors = _expected(plan, target)
         found = _ops.linear_step(hidden, weight, bias, *ctx.rest, *factors, wanted)
         ctx.facts, ctx.gradients, ctx.factors = found[:5], found[5:], lambda: factors
@@ -311,12 +313,13 @@ def _expected(plan: LinearPlan, target: Tensor) -> tuple[Tensor, Tensor | None]:
             mass = mass * plan.class_weight.to(torch.float64)[label.clamp_min(0)]
     token = losses.token_weight(plan, mass.shape)
     share = one if token is None else token
-    return _shared(losses.divisor(mass, token, plan) if plan.sums.reduction == "mean" else None, share, plan)
+    divisor = losses.divisor(mass, token, plan) if plan.sums.reduction == "mean" else None
+    return _shared(divisor, share, _algebra.factors(plan.smoothing, plan.classes))
 
 
-def _shared(divisor: Tensor | None, share: Tensor, plan: LinearPlan) -> tuple[Tensor, Tensor | None]:
+def _shared(divisor: Tensor | None, share: Tensor, factors: tuple[float, float]) -> tuple[Tensor, Tensor | None]:
     """The factors of rows whose losses count `share` each, divided by one number."""
     if divisor is not None:
         share = (share / divisor.where(divisor != 0, 1.0)).where(divisor != 0, 0.0)
-    ours, theirs = _algebra.factors(plan.smoothing, plan.classes)
-    return ours * share, theirs * share if plan.smoothing > 0 else None
+    ours, theirs = factors
+    return ours * share, theirs * share if theirs else None

@@ -153,6 +153,7 @@ SHAPES = [
 def sweep(cases, wanted=None) -> list[dict]:
     """Every shape of the programs on every case: forward and gradient."""
     from xent.backends.triton import calls, cut, programs
+    from xent.backends.triton.losses import loss
 
     rows_of = []
     for case in cases:
@@ -170,7 +171,7 @@ def sweep(cases, wanted=None) -> list[dict]:
                 continue
             seen.add((found.rows, found.tile, found.warps))
             call = (rows, target, None, -100)
-            forward = partial(calls.loss, *call, (1.0, 0.0), "mean", logits.dtype)
+            forward = partial(loss, *call, (1.0, 0.0), "mean", logits.dtype)
             backward = partial(calls.row_grad, *call, *facts[:2], one, None)
             if wanted is not None:
                 forward(), backward()

@@ -191,13 +191,13 @@ def test_the_short_way_is_the_long_way(classes, dtype, monkeypatch):
 @DTYPES
 def test_a_gradient_has_the_same_bits_in_either_pass(dtype, monkeypatch):
     """Whatever comes from upstream, a second time too; and the forward pass makes it, of rows of one tile."""
-    from xent.backends.triton import calls
+    from xent.backends.triton import losses
 
     rows, labels, q, weight = problem((40, 17, 1), dtype, seed=21)
     rows = rows.where(rows.isfinite(), 0.0).squeeze(2)
     wide = rows.repeat(1, 4)
-    made, whole = [], calls.loss_and_gradient
-    monkeypatch.setattr(calls, "loss_and_gradient", lambda *a: (made.append(whole(*a)), made[-1])[1])
+    made, whole = [], losses.loss_and_gradient
+    monkeypatch.setattr(losses, "loss_and_gradient", lambda *a: (made.append(whole(*a)), made[-1])[1])
     asked = [(None, 0.0, "mean"), (weight, 0.1, "mean"), (None, 0.1, "sum"), (weight, 0.0, "sum")]
     cases = [(rows, labels.squeeze(1), *of, True) for of in asked]
     cases += [(rows, labels.squeeze(1), None, 0.0, "none", False), (rows, q.squeeze(2), None, 0.0, "mean", False)]

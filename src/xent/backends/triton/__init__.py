@@ -36,6 +36,11 @@ def _calls() -> Any:
     return import_module(".calls", __package__)
 
 
+@cache
+def _losses() -> Any:
+    return import_module(".losses", __package__)
+
+
 def row_summary(
     rows: Tensor, target: Tensor, class_weight: Tensor | None, ignore_index: int, mixed: bool
 ) -> RowSummary:
@@ -97,18 +102,18 @@ def exact_sum(values: Tensor) -> Tensor:
 
 
 def loss(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `calls.loss`."""
-    return _calls().loss(*args)
+    """See `losses.loss`."""
+    return _losses().loss(*args)
 
 
 def loss_and_gradient(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
-    """See `calls.loss_and_gradient`."""
-    return _calls().loss_and_gradient(*args)
+    """See `losses.loss_and_gradient`."""
+    return _losses().loss_and_gradient(*args)
 
 
 def tiled(*args: Any) -> Any:
-    """See `calls.Tiled`."""
-    return _calls().Tiled(*args)
+    """See `losses.Tiled`."""
+    return _losses().Tiled(*args)
 
 
 def step(*args: Any, **how: Any) -> Tensor:

@@ -58,9 +58,8 @@ def step(plan: LinearPlan, tensors: tuple[Tensor, Tensor, Tensor | None], target
     sums, room = Sums(head, cut, wanted), tiles.room_for(hidden, cut, plan.classes)
     for at in steps(hidden.shape[0], cut.rows):
         tile = tiles.products(head, at, all_classes, room)
-        told.add(at, tile, any(wanted))
-        if any(wanted):
-            sums.add(at, all_classes, tile, None)
+        told.add(at, tile)
+        sums.add(at, all_classes, tile, None)
     loss = told.reduced() if by is None else losses.divided(told.reduced(), by, plan.sums).to(plan.dtype)
     if mean and plan.sums.all_ignored == 0:
         loss = loss.where(told.divisor != 0, 0.0)

@@ -138,8 +138,8 @@ class Tiled:
     def rest(self) -> Tensor:
         return self.numbers[3]
 
-    def add(self, at: slice, logits: Tensor, pulled: bool) -> None:
-        """Of the rows `at` the loss; and if it is `pulled` the gradient, in the place of the logits."""
+    def add(self, at: slice, logits: Tensor) -> None:
+        """Of the rows `at` the loss, and the gradient in the place of the logits."""
         rows, device, label = logits.unsqueeze(2), logits.device, self.label[at]
         losses, mass, peak, rest, own = (numbers[at] for numbers in self.numbers)
         asked = programs.asked(label, self.weight, IGNORED, self.mixed, self.factors)
@@ -147,25 +147,25 @@ class Tiled:
         with on(device):
             given = (rows, label, self.weight, self.weight_sum)
             find(facts, *given, into=(peak, rest, losses, mass, own), board=None)
-            if pulled:
-                launch = programs.gradient(like(rows), like(rows), asked, (), own.dtype, own.dtype)
-                launch(device, *given, peak, rest, own, None, _one(device), None, self.divisor, rows)
+            launch = programs.gradient(like(rows), like(rows), asked, (), own.dtype, own.dtype)
+            launch(device, *given, peak, rest, own, None, _one(device), None, self.divisor, rows)
 
     def reduced(self) -> Tensor:
         """The mean or the sum."""
         out = self.numbers.new_empty((), dtype=torch.float64 if self.wide else self.dtype)
         with on(out.device):
             plan = programs.reduction(self.label.numel(), self.mean, False, out.dtype)
-            _reduce(plan, self.numbers[:2], out, _unread(out.device))
+            _reduce(plan, self.numbers[:2], out, self.numbers.new_empty(()))  # a divisor that is known
         return out
 
 
-@cache
-def _unread(device: torch.device) -> Tensor:
-    """Where numbers go that are known already."""
-    return torch.empty((), dtype=torch.float64, device=device)
-
-
-@cache
 def _one(device: torch.device) -> Tensor:
+    """What is made while a graph is captured has its number and its memory when the graph runs: it is not kept."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return torch.ones((), dtype=torch.float64, device=device)
+    return _kept_one(device)
+
+
+@cache
+def _kept_one(device: torch.device) -> Tensor:
     return torch.ones((), dtype=torch.float64, device=device)

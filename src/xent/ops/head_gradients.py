@@ -16,20 +16,20 @@ class Sums:
     """Of hidden states, weight and bias: in float32 where the dtype is narrower and there are several tiles."""
 
     def __init__(self, head: Head, tiles: Tiles, wanted: list[bool]) -> None:
-        self.head, self.tiles, self.wanted = head, tiles, wanted
+        self.head = head
         rows, classes = head.hidden.shape[0], head.weight.shape[0]
         dtype = torch.promote_types(head.hidden.dtype, torch.float32)
-        self.several_rows, self.several_classes = rows > tiles.rows, classes > tiles.classes
+        several_rows, several_classes = rows > tiles.rows, classes > tiles.classes
         self.hidden = self.weight = self.bias = None
         if wanted[0]:
-            self.hidden = torch.empty_like(head.hidden, dtype=dtype if self.several_classes else None)
+            self.hidden = torch.empty_like(head.hidden, dtype=dtype if several_classes else None)
         if wanted[1]:
             self.weight = pages.empty_like(head.weight.new_empty(1).expand(head.weight.shape))
         if wanted[2]:
             self.bias = torch.zeros(classes, dtype=dtype, device=head.hidden.device)
         # All classes at once need room for all sums; class by class, for those of a tile.
         self.wide = None
-        if wanted[1] and self.several_rows and dtype is not head.weight.dtype:
+        if wanted[1] and several_rows and dtype is not head.weight.dtype:
             self.wide = head.weight.new_empty((min(tiles.classes, classes), head.weight.shape[1]), dtype=dtype)
         self.largest = None
         if head.hidden.dtype is torch.float16:
